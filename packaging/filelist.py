@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads packaging/files and answers where each thing goes; for install and uninstall."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+TABLE = CHECKOUT / "packaging" / "files"
+SHELLS = "/etc/shells"
+# It is there where systemd is the machine's init, sd_booted(3).
+SYSTEMD = "/run/systemd/system"
+
+
+class Entry(NamedTuple):
+    """One line of the table, its path complete but for the destdir."""
+
+    kind: str
+    mode: int
+    owner: str
+    group: str
+    path: str
+    source: str  # a pattern relative to the checkout, or ""
+
+    def sources(self) -> list[Path]:
+        return sorted(CHECKOUT.glob(self.source)) if self.source else []
+
+
+class Place:
+    """Where an installation goes: /usr or another prefix, below / or a destdir."""
+
+    def __init__(self, prefix: str, destdir: str) -> None:
+        for option, value in (("--prefix", prefix), ("--destdir", destdir or "/")):
+            if not value.startswith("/"):
+                fail(f"{option} {value}: must be an absolute path")
+        self.prefix = prefix.rstrip("/")
+        self.destdir = destdir.rstrip("/")
+
+    @property
+    def staged(self) -> bool:
+        """Files go below a destdir: nothing of the running machine is touched."""
+        return bool(self.destdir)
+
+    def target(self, path: str) -> Path:
+        """Where a path of the installed system is now."""
+        return Path(self.destdir + path)
+
+    def entries(self, *kinds: str) -> list[Entry]:
+        """The table's entries of these kinds, or all, in its order."""
+        found = []
+        for number, line in enumerate(TABLE.read_text().splitlines(), 1):
+            words = line.split("#")[0].split()
+            if not words:
+                continue
+            if len(words) not in (5, 6):
+                fail(f"{TABLE}:{number}: must have five or six columns")
+            kind, mode, owner, group, path = words[:5]
+            if kinds and kind not in kinds:
+                continue
+            path = path.format(
+                bin=f"{self.prefix}/bin", lib=f"{self.prefix}/lib", share=f"{self.prefix}/share"
+            )
+            bits = 0 if mode == "-" else int(mode, 8)
+            found.append(Entry(kind, bits, owner, group, path, "".join(words[5:])))
+        return found
+
+    def one(self, kind: str) -> Entry:
+        """The only entry of a kind."""
+        (entry,) = self.entries(kind)
+        return entry
+
+
+def need_root(place: Place, program: str) -> None:
+    if not place.staged and os.geteuid() != 0:
+        fail("must be root, or be given a --destdir", program)
+
+
+def replace(path: Path, data: bytes, mode: int) -> None:
+    """Write a file in one step, so that no reader meets half of it."""
+    temporary = path.with_name(f"{path.name}.ttyscribe-new")
+    temporary.unlink(missing_ok=True)
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(data)
+        os.fchmod(file.fileno(), mode)
+        os.fsync(file.fileno())
+    temporary.rename(path)
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def fail(line: str, program: str = "") -> NoReturn:
+    name = program or Path(sys.argv[0]).name
+    print(f"{name}: {line}", file=sys.stderr)
+    sys.exit(1)

@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m ttyscribe`: the same as the `ttyscribe` command."""
+
+import sys
+
+from ttyscribe.cli import main
+
+sys.exit(main())

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: one module per subcommand, imported only when it runs.
+
+A subcommand's module has `main(argv: list[str]) -> int`: the arguments after
+its name in, the exit status out. Errors for the user are TtyscribeError; they
+become one line on stderr here.
+"""
+
+from __future__ import annotations
+
+import sys
+
+# name: (module, one line for the help)
+COMMANDS = {
+    "rec": ("ttyscribe.cli.rec", "record a command or your shell"),
+    "rec-session": ("ttyscribe.cli.rec_session", "be a login shell that records"),
+    "play": ("ttyscribe.cli.play", "replay a recording on this terminal"),
+    "cat": ("ttyscribe.cli.cat", "print a recording's exact output, for pipes"),
+    "recorder": ("ttyscribe.cli.recorder", "run the recorder service"),
+    "recover": ("ttyscribe.cli.recover", "complete recordings whose recorder or writer failed"),
+    "config": ("ttyscribe.cli.config", "check and show the configuration"),
+    "policy": ("ttyscribe.cli.policy", "tell whether a user is recorded, and why"),
+}
+
+
+def usage() -> str:
+    lines = "\n".join(f"  {name:<12} {what}" for name, (_, what) in COMMANDS.items())
+    return f"""\
+Usage: ttyscribe COMMAND [OPTIONS]
+Record what happens on a terminal and replay it as evidence.
+
+Commands:
+{lines}
+
+Options:
+  -h, --help     show this help, or with a COMMAND that command's
+  -v, --version  show the version
+  --debug        before COMMAND: show a traceback with an error
+
+Exit status: 0 done, 1 failed, 2 wrong command line; rec and rec-session end with
+the status of the shell or command (128+N if signal N ended it, 127 not found,
+126 may not run).
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line argv (without the program's name); return the exit status."""
+    arguments = sys.argv[1:] if argv is None else argv
+    debug = False
+    if arguments[:1] == ["--debug"]:
+        debug = True
+        arguments = arguments[1:]
+    name = arguments[0] if arguments else ""
+    if name in ("-h", "--help", "help"):
+        print(usage(), end="")
+        return 0
+    if name in ("-v", "--version"):
+        from ttyscribe import __version__
+
+        print(f"ttyscribe {__version__}")
+        return 0
+    if name not in COMMANDS:
+        return unknown(name)
+    return run(name, arguments[1:], debug)
+
+
+def run(name: str, arguments: list[str], debug: bool) -> int:
+    """Run one subcommand, turning the errors a user can meet into one line each."""
+    import importlib
+
+    from ttyscribe.errors import TtyscribeError, printable, reason
+
+    try:
+        status: int = importlib.import_module(COMMANDS[name][0]).main(arguments)
+        # A reader of ours that went away is noticed here, not in a traceback at exit.
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status
+    except TtyscribeError as error:
+        if debug:
+            raise
+        complain(f"ttyscribe {name}: {printable(str(error))}")
+        return error.status
+    except BrokenPipeError:
+        import os
+
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # 128 + SIGPIPE, as a shell would report it
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        if debug:
+            raise
+        where = f"{error.filename}: " if error.filename is not None else ""
+        complain(f"ttyscribe {name}: {printable(str(where))}{reason(error)}")
+        return 1
+
+
+def unknown(name: str) -> int:
+    """Answer a missing or unknown command."""
+    if not name:
+        complain(usage().rstrip("\n"))
+        return 2
+    import difflib
+
+    from ttyscribe.errors import printable
+
+    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f"did you mean '{close[0]}'?" if close else "'ttyscribe --help' lists the commands"
+    complain(f"ttyscribe: no such command: '{printable(name)}'; {hint}")
+    return 2
+
+
+def complain(line: str) -> None:
+    """Print a line on stderr, if there still is one."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except (OSError, AttributeError, ValueError):
+        pass

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Open configuration files, and tell whether a user could have written them.
+
+A login shell's configuration decides what is recorded of the user who logs in, so
+that user must not be able to change it: neither the file, nor any folder or
+symbolic link on the way to it. Each step of the path is opened relative to the one
+before, and the descriptor that was judged is the one that is read.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from ttyscribe.errors import ConfigError, reason
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# The largest configuration that is read, in bytes: room for twenty thousand names, and
+# what the full parser still judges in a fraction of a second.
+LIMIT = 1 << 18
+
+# A user id that owns nothing and is in no group, to ask whether anybody could write.
+ANYBODY = 2**32 - 2
+
+MOST_LINKS = 40  # as the kernel's own limit
+READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+STEP = os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+class NotText(ConfigError):
+    """A file is not UTF-8; line and column (from 1) and what is wrong there."""
+
+    def __init__(self, path: str, line: int, column: int, what: str) -> None:
+        super().__init__(f"{path}:{line}:{column}: {what}")
+        self.line = line
+        self.column = column
+        self.what = what
+
+
+class User:
+    """Whom a file is judged for; the groups are looked up only when a mode asks for them."""
+
+    def __init__(self, uid: int, groups: Iterable[int] | None = None) -> None:
+        self.uid = uid
+        self.known = None if groups is None else frozenset(groups)
+
+    def groups(self) -> frozenset[int]:
+        if self.known is None:
+            self.known = groups_of(self.uid)
+        return self.known
+
+    def could_change(self, status: os.stat_result) -> str:
+        """How the user could change what has this status, as words; empty if not."""
+        uid, mode = self.uid, status.st_mode
+        if stat.S_ISLNK(mode):  # has no mode of its own
+            return f"belongs to uid {uid}" if uid and status.st_uid == uid else ""
+        sticky = stat.S_ISDIR(mode) and mode & stat.S_ISVTX
+        if uid and status.st_uid == uid:
+            return f"belongs to uid {uid}"
+        if mode & stat.S_IWOTH and not sticky:
+            return f"has mode {stat.S_IMODE(mode):04o}, so anybody can write to it"
+        if uid and mode & stat.S_IWGRP and not sticky and status.st_gid in self.groups():
+            return (
+                f"has mode {stat.S_IMODE(mode):04o}, so its group {status.st_gid} can write to it"
+            )
+        return ""
+
+
+def read(path: str, user: User | None) -> str | None:
+    """The text of a configuration file, or None if there is none.
+
+    With a user, a file that this user could have changed is refused. Raises
+    ConfigError for that, for what can't be read, for more than LIMIT bytes, and
+    for what is not UTF-8.
+    """
+    try:
+        fd = os.open(path, READ) if user is None else open_trusted(path, user)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read: {reason(error)}") from error
+    try:
+        data = read_all(fd, path)
+    finally:
+        os.close(fd)
+    return decode(data, path)
+
+
+def decode(data: bytes, path: str) -> str:
+    """The text of data. Raises NotText with the place of what is not UTF-8."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise NotText(path, 1, 1, "this is UTF-16; save the file as UTF-8") from None
+        before = data[: error.start]
+        line = before.count(b"\n") + 1
+        column = len(before[before.rfind(b"\n") + 1 :].decode()) + 1
+        what = f"the byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
+        raise NotText(path, line, column, what) from None
+
+
+def drop_ins(folder: str, user: User | None) -> list[str]:
+    """The paths of folder's *.conf files in lexical order; [] if there is no folder.
+
+    Raises ConfigError if the folder can't be read or the user could have changed it.
+    """
+    try:
+        fd = (
+            os.open(folder, READ | os.O_DIRECTORY)
+            if user is None
+            else open_trusted(folder, user, os.O_DIRECTORY)
+        )
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ConfigError(f"{folder}: can't be read: {reason(error)}") from error
+    try:
+        # Names beginning with a dot are editors' and package managers' leftovers.
+        names = [n for n in os.listdir(fd) if n.endswith(".conf") and not n.startswith(".")]
+    finally:
+        os.close(fd)
+    return [os.path.join(folder, name) for name in sorted(names)]
+
+
+def open_trusted(path: str, user: User, flags: int = 0) -> int:
+    """Open path for reading if the user could change nothing on the way to it.
+
+    Raises ConfigError naming what the user could change, and OSError.
+    """
+    rest = parts(os.path.abspath(path))
+    links = 0
+    # Where each open folder is, for messages and for "..".
+    trail: list[tuple[int, str]] = [(os.open("/", STEP | os.O_DIRECTORY), "/")]
+    try:
+        judge(path, "/", trail[0][0], user)
+        while True:
+            name = rest.pop() if rest else "."
+            if name == "..":
+                if len(trail) > 1:
+                    os.close(trail.pop()[0])
+                if rest:
+                    continue
+                name = "."
+            at = os.path.join(trail[-1][1], name)
+            fd = os.open(name, STEP, dir_fd=trail[-1][0])
+            status = os.fstat(fd)
+            if stat.S_ISLNK(status.st_mode):
+                try:
+                    judge(path, at, fd, user)
+                    target = os.readlink("", dir_fd=fd)
+                finally:
+                    os.close(fd)
+                links += 1
+                if links > MOST_LINKS:
+                    raise ConfigError(f"{path}: can't be read: too many symbolic links")
+                if target.startswith("/"):
+                    while len(trail) > 1:
+                        os.close(trail.pop()[0])
+                rest += parts(target)
+                continue
+            if rest:
+                trail.append((fd, at))
+                judge(path, at, fd, user)
+                continue
+            os.close(fd)
+            # Nothing so far is the user's to exchange, so this opens what was looked at;
+            # and the descriptor itself is judged once more.
+            opened = os.open(name, READ | os.O_NOFOLLOW | flags, dir_fd=trail[-1][0])
+            try:
+                judge(path, at, opened, user)
+            except ConfigError:
+                os.close(opened)
+                raise
+            return opened
+    finally:
+        for fd, _ in trail:
+            os.close(fd)
+
+
+def judge(path: str, at: str, fd: int, user: User) -> None:
+    """Raise ConfigError if the user could change what fd is, which lies at `at`."""
+    why = user.could_change(os.fstat(fd))
+    if why:
+        what = "it" if at == path else at
+        remedy = f"run: chown root {at} && chmod go-w {at}"
+        raise ConfigError(
+            f"{path}: refused, because the recorded user could change it: {what} {why}; {remedy}"
+        )
+
+
+def read_all(fd: int, path: str) -> bytes:
+    """What a regular file holds. Raises ConfigError for anything else and above LIMIT."""
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        raise ConfigError(f"{path}: can't be read: it is {kind}")
+    if status.st_size > LIMIT:
+        raise too_large(path)
+    parts: list[bytes] = []
+    size = 0
+    while data := os.read(fd, LIMIT + 1 - size):
+        parts.append(data)
+        size += len(data)
+        if size > LIMIT:
+            raise too_large(path)
+    return b"".join(parts)
+
+
+def too_large(path: str) -> ConfigError:
+    return ConfigError(f"{path}: larger than {LIMIT} bytes, which no configuration needs")
+
+
+def parts(path: str) -> list[str]:
+    """The names in a path, last first."""
+    return [name for name in reversed(path.split("/")) if name not in ("", ".")]
+
+
+def groups_of(uid: int) -> frozenset[int]:
+    """The groups the name service knows for a user, and those this process has of it."""
+    import pwd
+
+    groups = set(os.getgroups()) | {os.getgid()} if uid == os.getuid() else set()
+    try:
+        entry = pwd.getpwuid(uid)
+    except KeyError:
+        return frozenset(groups)
+    return frozenset(groups | set(os.getgrouplist(entry.pw_name, entry.pw_gid)))

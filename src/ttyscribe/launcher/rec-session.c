@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+// ttyscribe-rec-session: what stands in passwd as the login shell.
+//
+// Where the recorder service answers it is the login shell's client (service.h). Else it
+// starts the interpreter on the login path and does nothing more. A script
+// with a shebang could not do its work: the kernel drops argv[0], which says
+// whether this is a login shell ("-name") and, by a symlink's name, which shell
+// to run; and the interpreter would start in the user's environment, where
+// LD_PRELOAD, GCONV_PATH, LOCPATH or a locale could bring the user's code or
+// behaviour into it. So every variable gets one '_' in front, which means
+// nothing to the loader, the C library or Python; main.py takes it off again
+// and hands the original to the shell. Linked static, this program itself
+// loads nothing that the user could name; without a C library it also starts
+// faster (system.h).
+//
+// Descriptors, signals, limits, umask and working folder pass through as they are.
+//
+// Set at compile time (packaging/compile-launcher): PYTHON, the interpreter, and
+// MAIN, the script it runs; both absolute.
+
+#define _GNU_SOURCE
+#include "service.h"
+
+#if !defined PYTHON || !defined MAIN
+#error "PYTHON and MAIN must be given: see packaging/compile-launcher"
+#endif
+
+// -I   no PYTHON* variables, no user site, no current folder in the path
+// -S   no site module: main.py names the two folders that are needed
+// utf8 any bytes in arguments survive, whatever the locale
+static char *const INTERPRETER[] = {PYTHON, "-I", "-S", "-X", "utf8", MAIN};
+enum { INTERPRETER_WORDS = sizeof INTERPRETER / sizeof *INTERPRETER };
+
+static void print(const char *text)
+{
+    system_call(__NR_write, 2, (long)text, (long)strlen(text), 0, 0, 0);
+}
+
+// A copy of the environment with '_' before each entry, and notes of ours without one:
+// the interpreter ignores SIGPIPE and SIGXFSZ itself, so whether our starter does, as
+// systemd does for services, has to be told; and what came of asking the recorder service.
+static char **set_aside(char **environment, const char *note)
+{
+    static const char service[] = "SERVICE=";
+    size_t entries = count(environment);
+    size_t size = (entries + 4) * sizeof(char *) + sizeof service + (note ? strlen(note) : 0);
+    for (size_t i = 0; i < entries; i++)
+        size += strlen(environment[i]) + 2;
+    char **copy = memory(size);
+    if (!copy)
+        return NULL;
+    char *text = (char *)(copy + entries + 4);
+    for (size_t i = 0; i < entries; i++) {
+        size_t length = strlen(environment[i]) + 1;
+        copy[i] = text;
+        *text++ = '_';
+        memcpy(text, environment[i], length);
+        text += length;
+    }
+    if (note) {
+        copy[entries++] = text;
+        memcpy(text, service, sizeof service);
+        memcpy(text + sizeof service - 1, note, strlen(note) + 1);
+    }
+    if (is_ignored(SIGPIPE))
+        copy[entries++] = "IGNORED_PIPE=";
+    if (is_ignored(SIGXFSZ))
+        copy[entries++] = "IGNORED_XFSZ=";
+    return copy;
+}
+
+// The interpreter's words, then argv[0] and the arguments as they came.
+static char **command(int argc, char **argv)
+{
+    // A caller may leave out even argv[0].
+    static char *nameless[] = {"ttyscribe-rec-session", NULL};
+    if (argc < 1) {
+        argc = 1;
+        argv = nameless;
+    }
+    char **words = memory((INTERPRETER_WORDS + (size_t)argc + 1) * sizeof(char *));
+    if (!words)
+        return NULL;
+    memcpy(words, INTERPRETER, sizeof INTERPRETER);
+    memcpy(words + INTERPRETER_WORDS, argv, (size_t)argc * sizeof(char *));
+    return words;
+}
+
+int main(int argc, char **argv, char **environment)
+{
+    // Until the exec no other process of the user may trace or read this one;
+    // the exec resets it, and the login path sets it again.
+    system_call(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0, 0);
+
+    const char *note;
+    int ended = attempt(argc, argv, environment, &note);
+    if (ended != TO_PYTHON)
+        return ended;
+    char **words = command(argc, argv);
+    char **aside = set_aside(environment, note);
+    if (!words || !aside) {
+        print("ttyscribe-rec-session: out of memory; free some or raise the limit\n");
+        return NOT_EXECUTABLE;
+    }
+    switch (-system_call(__NR_execve, (long)PYTHON, (long)words, (long)aside, 0, 0, 0)) {
+    case ENOENT:
+    case ENOTDIR:
+        print("ttyscribe-rec-session: its interpreter " PYTHON
+                 " is missing; install ttyscribe again\n");
+        return NOT_FOUND;
+    case E2BIG:
+        print("ttyscribe-rec-session: the arguments and the environment are too long"
+                 " for " PYTHON "; unset large variables\n");
+        return NOT_EXECUTABLE;
+    case ENOMEM:
+    case EAGAIN:
+        print("ttyscribe-rec-session: no memory or process left to start " PYTHON
+                 "; try again later or raise the limit\n");
+        return NOT_EXECUTABLE;
+    default:
+        print("ttyscribe-rec-session: its interpreter " PYTHON
+                 " may not run; install ttyscribe again\n");
+        return NOT_EXECUTABLE;
+    }
+}

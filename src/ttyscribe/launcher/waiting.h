@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+// Waiting for a shell that runs under the recorder service: what service.h and wait.c share.
+//
+// It does what _Session.wait in recorder/client.py does (what passes on the socket:
+// recorder/wire.py). Set recorder, terminal and shell, then call wait_for_shell().
+
+#include <errno.h>
+#include <linux/prctl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "system.h"
+
+enum { TERMIOS_SIZE = 60, PACKET_SIZE = 4096 };
+enum { WINDOW = 'W', SIGNAL = 'S', ENDED = 'X', DONE = 'D' }; // wire.py
+enum { NOT_YET = -1 };
+
+static int recorder; // the connection
+static int terminal; // the user's terminal, in raw mode; -1 if there is none
+static long shell;   // its pid
+static int status = NOT_YET; // of wait4(2)
+static int told;             // the signal that told us to end
+
+static uint64_t bit(int number)
+{
+    return UINT64_C(1) << (number - 1);
+}
+
+static void set_default(int number)
+{
+    struct action action = {.handler = (uintptr_t)SIG_DFL};
+    system_call(__NR_rt_sigaction, number, (long)&action, 0, sizeof action.mask, 0, 0);
+}
+
+static void mask(int how, uint64_t signals)
+{
+    system_call(__NR_rt_sigprocmask, how, (long)&signals, 0, sizeof signals, 0, 0);
+}
+
+// Whether the shell has a session of its own, so that no signal to us reaches it.
+static bool stands_apart(void)
+{
+    return system_call(__NR_getsid, shell, 0, 0, 0, 0, 0)
+           != system_call(__NR_getsid, 0, 0, 0, 0, 0, 0);
+}
+
+static void send_to_shell(int number)
+{
+    system_call(__NR_kill, shell, number, 0, 0, 0, 0);
+}
+
+// One packet: a letter, and a number if it is not negative.
+static void say(char kind, long number)
+{
+    char packet[24];
+    char *end = packet + sizeof packet, *start = end;
+    if (number >= 0) {
+        do
+            *--start = (char)('0' + number % 10);
+        while (number /= 10);
+    }
+    *--start = kind;
+    // That the recorder is gone is seen when its socket is read.
+    system_call(__NR_sendto, recorder, (long)start, end - start, MSG_NOSIGNAL, 0, 0);
+}
+
+static void complain(const char *line, size_t length)
+{
+    system_call(__NR_write, 2, (long)line, (long)length, 0, 0, 0);
+    system_call(__NR_write, 2, (long)"\r\n", 2, 0, 0, 0);
+}
+
+static void reap(void)
+{
+    int now;
+    if (status != NOT_YET)
+        return;
+    if (system_call(__NR_wait4, shell, (long)&now, WNOHANG | WUNTRACED, 0, 0, 0) != shell)
+        return;
+    if (WIFSTOPPED(now)) {
+        send_to_shell(SIGCONT);
+        return;
+    }
+    status = now;
+    say(ENDED, now);
+}
+
+static void on_signal(int number)
+{
+    if (number == SIGWINCH)
+        say(WINDOW, -1);
+    else if (number == SIGCHLD)
+        reap();
+    else if (terminal >= 0) {
+        told = number;
+        say(SIGNAL, number);
+    } else if (status == NOT_YET && (number == SIGTERM || number == SIGHUP || stands_apart()))
+        send_to_shell(number);
+}
+
+// Without its recorder nothing may go on: end the shell, if its terminal's hang-up has not.
+static void end_shell(void)
+{
+    static const char line[] = "ttyscribe: the recorder is gone; the session ends";
+    complain(line, sizeof line - 1);
+    send_to_shell(SIGHUP);
+    send_to_shell(SIGCONT);
+    for (int i = 0; i < 100; i++) {
+        struct timespec moment = {.tv_nsec = 10 * 1000 * 1000};
+        if (system_call(__NR_wait4, shell, 0, WNOHANG, 0, 0, 0))
+            return;
+        system_call(__NR_nanosleep, (long)&moment, 0, 0, 0, 0, 0);
+    }
+    send_to_shell(SIGKILL);
+    while (system_call(__NR_wait4, shell, 0, 0, 0, 0, 0) == -EINTR)
+        ;
+}
+
+// Read a packet of the recorder's; whether the session is over.
+static bool is_over(void)
+{
+    static char packet[PACKET_SIZE];
+    long size = system_call(__NR_recvfrom, recorder, (long)packet, sizeof packet, 0, 0, 0);
+    if (size == -EINTR || size == -EAGAIN)
+        return false;
+    if (size > 0 && packet[0] == DONE) {
+        if (size > 1)
+            complain(packet + 1, (size_t)size - 1);
+        return true;
+    }
+    if (size > 0)
+        return false;
+    if (status == NOT_YET)
+        end_shell();
+    return true;
+}
+
+static void wait_for_end(int signals)
+{
+    struct pollfd ready[] = {{.fd = signals, .events = POLLIN}, {.fd = recorder, .events = POLLIN}};
+    for (;;) {
+        if (system_call(__NR_ppoll, (long)ready, 2, 0, 0, 0, 0) <= 0)
+            continue;
+        if (ready[0].revents) {
+            struct signalfd_siginfo info;
+            if (system_call(__NR_read, signals, (long)&info, sizeof info, 0, 0, 0) == sizeof info)
+                on_signal((int)info.ssi_signo);
+        }
+        if (ready[1].revents && is_over())
+            return;
+    }
+}
+
+// The signals that we act on, which are blocked from now on, to be read by wait_for_shell().
+// For after a fork, *before is what was blocked. One that we were started to ignore stays ignored.
+static uint64_t watch(uint64_t *before)
+{
+    static const int optional[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
+    uint64_t set = bit(SIGCHLD);
+    for (size_t i = 0; i < sizeof optional / sizeof *optional; i++)
+        if (!is_ignored(optional[i]))
+            set |= bit(optional[i]);
+    system_call(__NR_rt_sigprocmask, SIG_BLOCK, (long)&set, (long)before, sizeof set, 0, 0);
+    set_default(SIGCHLD);
+    return set;
+}
+
+static void restore(const unsigned char *cooked)
+{
+    // The change of mode waits for what is still to be shown.
+    if (terminal >= 0)
+        system_call(__NR_ioctl, terminal, TCSETSW, (long)cooked, 0, 0, 0);
+}
+
+// End as the shell did, by the same signal, or by the one that told us to.
+static int outcome(uint64_t set)
+{
+    int number = told;
+    if (!number && status == NOT_YET)
+        return 1;
+    if (!number && WIFSIGNALED(status))
+        number = WTERMSIG(status);
+    if (!number)
+        return WEXITSTATUS(status);
+    struct rlimit none = {0, 0};
+    system_call(__NR_prlimit64, 0, RLIMIT_CORE, (long)&none, 0, 0, 0);
+    set_default(number);
+    mask(SIG_UNBLOCK, set | bit(number));
+    system_call(__NR_kill, system_call(__NR_getpid, 0, 0, 0, 0, 0, 0), number, 0, 0, 0, 0);
+    return 128 + number;
+}
+
+// Wait for the shell and for its recorder to be done, and end as the shell did: set is
+// what watch() gave, cooked the terminal's own mode.
+static int wait_for_shell(uint64_t set, const unsigned char *cooked)
+{
+    int signals = (int)system_call(__NR_signalfd4, -1, (long)&set, sizeof set,
+                                   SFD_CLOEXEC | SFD_NONBLOCK, 0, 0);
+    if (signals >= 0) {
+        // What changed before the signals were blocked told nobody.
+        if (terminal >= 0)
+            say(WINDOW, -1);
+        reap();
+        wait_for_end(signals);
+    } else {
+        end_shell();
+    }
+    restore(cooked);
+    return outcome(set);
+}

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One recording's events, from a reader and the decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ttyscribe.errors import FormatError, ReaderError, printable
+from ttyscribe.tlog import Decoder, parse
+
+if TYPE_CHECKING:
+    from ttyscribe.events import Event
+    from ttyscribe.readers import Entry, Reader
+    from ttyscribe.tlog import ParsedMessage
+
+
+class Stream:
+    """The events of the one recording that reader has, message by message.
+
+    start is the wall clock of the recording's beginning in seconds since the epoch,
+    and idle_time_limit the recording's own wish in seconds; both None until the
+    first message was read, and where it does not say.
+    """
+
+    def __init__(self, reader: Reader, follow: bool = False, lax: bool = False) -> None:
+        self.reader = reader
+        self.follow = follow
+        self.lax = lax
+        self.start: float | None = None
+        self.idle_time_limit: float | None = None
+
+    def batches(self) -> Iterator[list[Event] | None]:
+        """Each message's events; None where nothing is there yet, as Reader.entries.
+
+        Each call starts anew. Raises FormatError and ReaderError.
+        """
+        decode = Decoder(self.lax).decode
+        rec: str | None = None
+        for entry in self.reader.entries(self.follow):
+            if entry is None:
+                yield None
+                continue
+            message = parse(*entry)
+            if message.rec != rec:
+                if rec is not None:
+                    raise _foreign(entry, rec, message.rec)
+                rec = message.rec
+                self._begin(message)
+            yield decode(message)
+
+    def length(self) -> int | None:
+        """Nanoseconds from the start to the last event that is there now, where that is cheap."""
+        last = self.reader.last()
+        if last is None:
+            return None
+        try:
+            message = parse(*last)
+            events = Decoder(lax=True).decode(message)
+        except FormatError:
+            return None
+        return events[-1][0] if events else message.pos * 1_000_000
+
+    def _begin(self, message: ParsedMessage) -> None:
+        if message.time is not None:
+            self.start = message.time - message.pos / 1000
+        limit = (message.extra or {}).get("idle_time_limit")
+        if isinstance(limit, (int, float)) and not isinstance(limit, bool) and limit > 0:
+            self.idle_time_limit = float(limit)
+
+
+def _foreign(entry: Entry, rec: str, other: str) -> ReaderError:
+    return ReaderError(
+        f"{entry[1]}: a message of another recording, {printable(other)}; choose"
+        f" {printable(rec)} or that one with -m REC (a file) or -M TLOG_REC=REC (the journal)"
+    )

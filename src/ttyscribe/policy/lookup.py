@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A user's name and groups from the name service, which may fail or hang.
+
+The name service runs other people's modules in our process and asks servers
+that may be away. So a forked child asks, writes what it learns to a pipe as it
+learns it, and is killed when the time is up: no thread, no alarm, and nothing
+of it stays behind.
+
+What the child writes is a run of records, each a letter and a text, ended by a
+zero byte: u the user's uid, n the name, w the groups are wanted, g a group's name, e what
+failed, and d when all is said.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ttyscribe.policy.rules import Groups
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+LOOKUP_TIMEOUT = 5.0  # seconds; a first look-up through a slow directory may take one or two
+
+PASSWD = "/etc/passwd"  # noqa: S105 - a file name
+NSSWITCH = "/etc/nsswitch.conf"
+_LOCAL_MOST = 1 << 18
+
+SIGKILL = 9  # the module signal would cost the login path an import of enum
+
+
+class Account:
+    """What was learned: name is "" if it could not be, and failure says why.
+
+    uid is None then, too. groups is None where they were not asked for.
+    """
+
+    __slots__ = ("failure", "groups", "name", "uid")
+
+    def __init__(
+        self, name: str, uid: int | None, groups: Groups | None, failure: str = ""
+    ) -> None:
+        self.name = name
+        self.uid = uid
+        self.groups = groups
+        self.failure = failure
+
+
+def look_up(
+    who: int | str,
+    login: str,
+    wants_groups: Callable[[str], bool],
+    listed: Sequence[str],
+    timeout: float,
+) -> Account:
+    """Look a user up by uid or name, within timeout seconds; what fails is in the answer.
+
+    login is preferred as the name of a uid if it has that uid. The groups are
+    looked up if wants_groups(name). listed are the groups that would have the
+    user recorded: if the user is in none of them, and one of them can't be
+    found because its service is down, the groups count as failed.
+    """
+    try:
+        records = _from_child(_learn(who, login, wants_groups, listed), timeout)
+    except OSError as error:
+        records = [f"ecould not be looked up: {error.strerror}"]
+    name = failure = ""
+    uid: int | None = None
+    groups: list[str] | None = None
+    for record in records:
+        kind, text = record[:1], record[1:]
+        if kind == "u":
+            uid = int(text)
+        elif kind == "n":
+            name = text
+        elif kind == "w":
+            groups = []
+        elif kind == "g" and groups is not None:
+            groups.append(text)
+        elif kind == "e":
+            failure = text
+    if not failure and records[-1:] != ["d"]:
+        failure = "could not be looked up: the look-up broke off"
+    if not name:
+        return Account("", None, None, failure)
+    if groups is None and not failure:
+        return Account(name, uid, None)
+    known = Groups(groups or (), f"their groups {failure}" if failure else "")
+    return Account(name, uid, known)
+
+
+def _local_name(uid: int, login: str) -> str:
+    """The name of a uid, where /etc/passwd is asked first and has it; else "".
+
+    The answer is the one that the name service gives, without the process that
+    guards against its modules: a file does not hang.
+    """
+    if not _files_come_first():
+        return ""
+    first = ""
+    known = not login
+    for line in _lines(PASSWD):
+        fields = line.split(b":")
+        if len(fields) != 7 or not fields[2].isdigit():
+            continue
+        name = fields[0].decode("utf-8", "surrogateescape")
+        if int(fields[2]) == uid:
+            first = first or name
+            if name == login:
+                return name
+        known = known or name == login
+    # A login name that is not here may be another service's name for the uid.
+    return first if known else ""
+
+
+def _files_come_first() -> bool:
+    for line in _lines(NSSWITCH):
+        if line.startswith(b"passwd:"):
+            return line.split()[1:2] == [b"files"] and b"[" not in line
+    return False
+
+
+def _lines(path: str) -> list[bytes]:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return []
+    try:
+        # A larger file is left to the name service.
+        data = os.read(fd, _LOCAL_MOST)
+    finally:
+        os.close(fd)
+    return data.splitlines() if len(data) < _LOCAL_MOST else []
+
+
+def _learn(
+    who: int | str, login: str, wants_groups: Callable[[str], bool], listed: Sequence[str]
+) -> Iterator[str]:
+    """Ask the name service, one record at a time. Runs in the child."""
+    import pwd
+
+    try:
+        account = pwd.getpwuid(who) if isinstance(who, int) else pwd.getpwnam(_to_os(who))
+    except KeyError:
+        yield "eis unknown to the name service"
+        return
+    if login and login != _from_os(account.pw_name):
+        try:
+            named = pwd.getpwnam(_to_os(login))
+        except KeyError:
+            named = account
+        if named.pw_uid == account.pw_uid:
+            account = named
+    name = _from_os(account.pw_name)
+    yield f"u{account.pw_uid}"
+    yield f"n{name}"
+    if wants_groups(name):
+        import grp
+
+        yield "w"
+        found = False
+        # Unlike its siblings getgrouplist() encodes as UTF-8, whatever the locale.
+        for gid in os.getgrouplist(name, account.pw_gid):
+            try:
+                group = _from_os(grp.getgrgid(gid).gr_name)
+            except KeyError:
+                yield f"ecould not all be looked up: gid {gid} has no name"
+                continue
+            found = found or group in listed
+            yield f"g{group}"
+        if not found:
+            yield from _outages(listed)
+    yield "d"
+
+
+def _outages(groups: Sequence[str]) -> Iterator[str]:
+    """A record for each group that can't be found because its service is down.
+
+    getgrouplist() passes over a service that is down, and the module grp takes
+    "down" for "no such group"; only getgrnam_r() tells them apart: its status is
+    zero where the last service asked said that there is none.
+    """
+    import grp
+
+    for group in groups:
+        try:
+            grp.getgrnam(_to_os(group))
+        except KeyError:
+            pass
+        else:
+            continue
+        import ctypes
+
+        record, buffer = ctypes.create_string_buffer(256), ctypes.create_string_buffer(65536)
+        result = ctypes.c_void_p()
+        status = ctypes.CDLL(None).getgrnam_r(
+            os.fsencode(_to_os(group)), record, buffer, len(buffer), ctypes.byref(result)
+        )
+        if status:
+            yield (
+                f"ecould not all be looked up: asked for group '{group}',"
+                f" the name service says: {os.strerror(status)}"
+            )
+
+
+def _from_child(records: Iterator[str], timeout: float) -> list[str]:
+    """Run an iterator in a child; the records that it gave, and one more if time ran out.
+
+    Raises OSError when there can be no child.
+    """
+    from select import POLLIN, poll
+    from time import monotonic
+
+    reader, writer = os.pipe()
+    try:
+        pid = os.fork()
+    except OSError:
+        os.close(reader)
+        os.close(writer)
+        raise
+    if pid == 0:
+        _be_child(records, writer)
+    os.close(writer)
+    deadline = monotonic() + timeout
+    poller = poll()
+    poller.register(reader, POLLIN)
+    answer = bytearray()
+    ended = False
+    while not ended and poller.poll(max(0.0, deadline - monotonic()) * 1000):
+        chunk = os.read(reader, 65536)
+        answer += chunk
+        ended = not chunk
+    late = not ended
+    if late:
+        os.kill(pid, SIGKILL)
+        # A child that even this does not end at once (a dead disk) is left to init.
+        ended = any(event & ~POLLIN for _, event in poller.poll(500))
+    os.close(reader)
+    if ended:
+        try:
+            os.waitpid(pid, 0)
+        except ChildProcessError:
+            pass  # whoever ignores SIGCHLD has it reaped by the kernel
+    # What follows the last zero byte was cut off.
+    got = [part.decode("utf-8", "surrogateescape") for part in answer.split(b"\0")[:-1]]
+    if late:
+        got.append(f"ecould not be looked up: no answer within {timeout:g} s")
+    return got
+
+
+def _be_child(records: Iterator[str], writer: int) -> None:
+    """Write the records to writer as they come, and end the process."""
+    try:
+        try:
+            for record in records:
+                os.write(writer, record.encode("utf-8", "surrogateescape") + b"\0")
+        except Exception as error:
+            os.write(writer, f"ecould not be looked up: {error}".encode() + b"\0")
+    finally:
+        os._exit(0)
+
+
+# Names are compared as UTF-8, as configurations are written in; Python decodes
+# the name service's by the locale, which the user may have chosen.
+
+
+def _from_os(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
+
+
+def _to_os(name: str) -> str:
+    return os.fsdecode(name.encode("utf-8", "surrogateescape"))

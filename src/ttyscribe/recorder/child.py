@@ -1,0 +1,407 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One session of the recorder service: handshake, policy, recording.
+
+Runs in a process of its own, as the service's user. The peer is the recorded
+user's process: what it says is used for the recording's text only; who it is,
+the kernel tells.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import struct
+import sys
+from typing import TYPE_CHECKING
+
+from ttyscribe import config, policy
+from ttyscribe.errors import TtyscribeError, WriterError, printable
+from ttyscribe.recorder import outer, privileges, wire
+from ttyscribe.recorder.loginrecord import LoginRecord
+from ttyscribe.session.alert import alert, warn
+from ttyscribe.session.direct import Outcome
+from ttyscribe.session.identity import recording_id, user_name
+from ttyscribe.session.lock import acquire
+from ttyscribe.session.outage import Outage
+from ttyscribe.session.pump import Pump
+from ttyscribe.session.setup import open_recording, start_member
+from ttyscribe.session.skipped import SkippedLog, skip_for, without_contents
+from ttyscribe.session.spool import SERVICE_FOLDER
+from ttyscribe.terminal import open_ends, window_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ttyscribe.config.views import RecSession
+    from ttyscribe.session.recording import Log
+    from ttyscribe.session.skip import Skip
+    from ttyscribe.terminal import Ends
+
+# A client says HELLO at once or not at all.
+HELLO_TIMEOUT = 5.0
+_SO_PEERPIDFD = 77
+_WAIT_FOR_CLIENT = 5.0
+
+
+class Peer:
+    """The process at the other end, as the kernel knows it."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        creds = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        self.pid, self.uid, self.gid = struct.unpack("iII", creds)
+        self.pidfd = self._open_pidfd(connection)
+
+    def check(self) -> None:
+        """Raise TtyscribeError if the process is gone, or in another's hands."""
+        with open(f"/proc/{self.pid}/status", "rb") as file:
+            status = file.read()
+        for line in status.splitlines():
+            if line.startswith(b"TracerPid:") and int(line.split()[1]):
+                raise TtyscribeError("the login shell is being traced")
+        # What was read belongs to the peer if the peer is alive after it was.
+        import select
+
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        if poll.poll(0):
+            raise TtyscribeError("the login shell is gone")
+
+    def _open_pidfd(self, connection: socket.socket) -> int:
+        try:
+            data = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD, 4)
+            return int.from_bytes(data, sys.byteorder)
+        except OSError:
+            # Before Linux 6.5. check() runs after this, on the same pid.
+            return os.pidfd_open(self.pid)
+
+
+def serve(connection: socket.socket) -> None:
+    """Serve one client, from HELLO to the end of its session."""
+    hello: wire.Hello | None = None
+    fds: list[int] = []
+    values: RecSession | None = None
+    peer = None
+    try:
+        peer = Peer(connection)
+        connection.settimeout(HELLO_TIMEOUT)
+        hello, fds = receive_hello(connection)
+        if hello is None:
+            return
+        peer.check()
+        session = Session(connection, peer, hello, three(hello.names, fds))
+        values = session.values = session.load()
+        session.run()
+    except TtyscribeError as error:
+        refuse(connection, peer, values or at_failure(peer, hello), str(error))
+    except Exception as error:  # whatever it is, the login must come to its chosen outcome
+        why = f"internal error: {type(error).__name__}: {error}"
+        refuse(connection, peer, values or at_failure(peer, hello), why)
+
+
+def receive_hello(connection: socket.socket) -> tuple[wire.Hello | None, list[int]]:
+    """The client's HELLO and its descriptors; None if it was answered or is not worth it.
+
+    Raises TtyscribeError for what is no HELLO.
+    """
+    try:
+        packet, ancillary, flags, _ = connection.recvmsg(
+            wire.PACKET_MAX, socket.CMSG_SPACE(3 * 4), socket.MSG_CMSG_CLOEXEC
+        )
+    except TimeoutError:
+        return None, []
+    fds = [
+        fd
+        for level, kind, data in ancillary
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+        for (fd,) in struct.iter_unpack("i", data[: len(data) // 4 * 4])
+    ]
+    if not packet:
+        return None, fds
+    kind, fields = wire.unpack(packet)
+    try:
+        if kind != wire.HELLO:
+            raise ValueError("not a HELLO")
+        if int(fields[0]) != wire.VERSION:
+            connection.send(wire.pack(wire.OTHER_VERSION, b"%d" % wire.VERSION))
+            return None, fds
+        hello = wire.Hello.unpacked(fields[1:])
+    except (ValueError, IndexError):
+        raise TtyscribeError("the login shell said something that is no greeting") from None
+    if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC) or len(fds) != len(hello.names):
+        raise TtyscribeError("the login shell passed other descriptors than it named")
+    # Such a one can be had of a terminal that its holder may not open, while we may.
+    if any(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_PATH for fd in fds):
+        raise TtyscribeError("the login shell passed a descriptor that is only a path")
+    return hello, fds
+
+
+class Session:
+    """A session whose client has said HELLO."""
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        peer: Peer,
+        hello: wire.Hello,
+        fds: tuple[int, int, int],
+    ) -> None:
+        self.connection = connection
+        self.peer = peer
+        self.hello = hello
+        self.fds = fds
+        self.values: RecSession
+        self._loaded: config.Loaded[RecSession]
+        self._ended: Outcome | None = None
+        self._told = 0
+        self._skip: Skip | None = None
+        self._login_record: LoginRecord | None = None
+
+    def load(self) -> RecSession:
+        """The configuration for this login. Raises ConfigError."""
+        environ = {os.fsdecode(k): os.fsdecode(v) for k, v in self.hello.environ.items()}
+        self._loaded = config.load(
+            "rec-session", environ=environ, name=os.fsdecode(self.hello.argv0), user=self.peer.uid
+        )
+        self._warn(self._loaded.warnings)
+        return self._loaded.values
+
+    def run(self) -> None:
+        """Decide, and record or let go. Raises TtyscribeError while nothing has begun."""
+        values = self.values
+        if values["service"] == "off":
+            self._say(wire.DIRECT)
+            return
+        login = os.fsdecode(self.hello.environ.get(b"LOGNAME", b""))
+        decision = policy.for_login(values, self._loaded.origin, self.peer.uid, login=login)
+        self._warn(decision.warnings)
+        # What was needed to read the rules is needed no more.
+        privileges.keep(privileges.FOR_SESSION)
+        if not decision.recorded:
+            self._say(wire.BARE, os.fsencode(values["shell"]))
+            return
+        rec = recording_id(self.peer.pid)
+        lock = acquire(values["lock"], rec, pid=self.peer.pid)
+        if lock is None:
+            # The terminal's own recording has all that the shell will show on it.
+            self._say(wire.BARE, os.fsencode(values["shell"]))
+            return
+        user = decision.user or user_name(self.peer.uid)
+        log = self._open_log(user)
+        relay_all = self._skip is not None
+        ends = open_ends(
+            self.fds,
+            log_input=values["log"]["input"] or relay_all,
+            log_output=values["log"]["output"] or relay_all,
+        )
+        if ends.slave >= 0:
+            os.fchown(ends.slave, self.peer.uid, terminal_group())
+            os.fchmod(ends.slave, 0o620)
+            lock.hold_terminal(ends.slave)
+        start = self._start_member()
+        log.start(start, window(ends))
+        with contextlib.suppress(OSError):  # no terminal, or one without a name here
+            terminal, host = os.ttyname(ends.slave), str(start["remote"])
+            self._login_record = LoginRecord(terminal, user, host, self.peer.pid)
+        with taken(ends.terminal, self.peer.uid):
+            self._record(log, ends)
+        self._finish(log)
+        lock.release()
+
+    def _open_log(self, user: str) -> Log:
+        """What the session is recorded into, which for a skipped command is one message."""
+        values, pid = self.values, self.peer.pid
+        environ = dict.fromkeys(self.hello.variables, b"") | self.hello.environ
+        arguments = [os.fsdecode(word) for word in self.hello.arguments]
+        if not self.hello.cut:
+            self._skip = skip_for(values, arguments, environ, self.fds)
+        if self._skip is None:
+            return open_recording(values, user, environ, pid, SERVICE_FOLDER)
+        recording = open_recording(without_contents(values), user, environ, pid, SERVICE_FOLDER)
+        return SkippedLog(recording, self._skip, arguments[1])
+
+    def _record(self, recording: Log, ends: Ends) -> None:
+        """Hand the shell's side to the client, and pump until the shell has ended."""
+        pump = Pump(ends, recording, hide_passwords=not self.values["log"]["passwords"])
+        self._pump = pump
+        end = pump.hang_up if self.values["on_outage"] == "end" else None
+        pump.on_freeze = Outage(recording, ends.terminal, self.fds[2], end)
+        pump.watch(self.connection.fileno(), self._on_client)
+        self.connection.setblocking(False)
+        with logged_in(self._login_record):
+            self._hand_over(ends)
+            pump.run()
+        if pump.left_over():
+            # Jobs that outlive the shell still write; the client need not wait for them.
+            pump.unwatch(self.connection.fileno())
+            self._let_go()
+            pump.run_rest()
+        pump.close()
+
+    def _hand_over(self, ends: Ends) -> None:
+        layout = bytearray()
+        passed = []
+        for number, fd in enumerate(ends.child):
+            if fd < 0:
+                layout.append(wire.CLOSED)
+            elif fd == self.fds[number]:
+                layout.append(wire.OWN)
+            else:
+                layout.append(wire.PASSED)
+                passed.append(fd)
+        notice = self.values["notice"] if self._interactive() else ""
+        packet = wire.pack(
+            wire.RECORD,
+            os.fsencode(self.values["shell"]),
+            notice.encode("utf-8", "replace"),
+            bytes(layout),
+            *([os.fsencode(word) for word in self._program()]),
+        )
+        rights = struct.pack(f"{len(passed)}i", *passed)
+        self.connection.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        for fd in set(passed) - {ends.slave}:
+            os.close(fd)
+        ends.child = [-1, -1, -1]
+
+    def _program(self) -> list[str]:
+        """What the client is to run in place of the shell: the program, and its arguments."""
+        return [self._skip.path, *self._skip.argv] if self._skip is not None else []
+
+    def _on_client(self) -> None:
+        """One packet from the client, or its end."""
+        try:
+            packet = self.connection.recv(wire.PACKET_MAX)
+        except BlockingIOError:
+            return
+        except OSError:
+            packet = b""
+        kind, fields = wire.unpack(packet)
+        try:
+            if kind == wire.WINDOW:
+                self._pump.resize()
+            elif kind == wire.ENDED:
+                self._ended = Outcome.of(int(fields[0]))
+                self._pump.shell_ended()
+            elif kind == wire.FAILED_START:
+                self._ended = Outcome(int(fields[0]) & 255)
+                self._pump.shell_ended()
+            elif kind == wire.SIGNAL:
+                self._told = int(fields[0])
+                self._pump.hang_up()
+            else:
+                self._client_gone()
+        except (ValueError, IndexError):
+            self._client_gone()
+
+    def _client_gone(self) -> None:
+        """The client ended, or says what no client says: the shell is hung up."""
+        self._pump.unwatch(self.connection.fileno())
+        self._pump.hang_up()
+        self._pump.shell_ended()
+
+    def _finish(self, recording: Log) -> None:
+        """End the recording and tell the client that it may go.
+
+        Where the writer is in trouble the client need not wait: the spool has all.
+        """
+        if recording.error is not None:
+            self._let_go()
+        outcome = self._ended or Outcome(0, self._told or signal.SIGHUP)
+        try:
+            recording.finish(outcome.member())
+        except WriterError as error:
+            alert(f"user {self.peer.uid}: {printable(str(error))}")
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self.connection.fileno() >= 0:
+            with contextlib.suppress(OSError):
+                self._say(wire.DONE)
+            self.connection.close()
+
+    def _start_member(self) -> dict[str, object]:
+        shell = self.values["shell"]
+        dash = "-" if self.hello.argv0.startswith(b"-") else ""
+        command: list[str | bytes] = [dash + shell.rpartition("/")[2], *self.hello.arguments]
+        return start_member(command, shell, self.hello.environ, fds=self.fds)
+
+    def _interactive(self) -> bool:
+        return all(fd >= 0 and os.isatty(fd) for fd in self.fds[:2])
+
+    def _warn(self, lines: list[str] | tuple[str, ...]) -> None:
+        for line in lines:
+            warn(f"user {self.peer.uid}: {printable(line)}")
+
+    def _say(self, kind: bytes, *fields: bytes) -> None:
+        self.connection.settimeout(_WAIT_FOR_CLIENT)
+        self.connection.send(wire.pack(kind, *fields))
+
+
+@contextlib.contextmanager
+def taken(terminal: int, uid: int) -> Iterator[None]:
+    """The outer terminal, out of the user's reach for the time of the block."""
+    held = outer.take(terminal, uid) if terminal >= 0 else None
+    try:
+        yield
+    finally:
+        if held is not None:
+            held.give_back()
+
+
+@contextlib.contextmanager
+def logged_in(record: LoginRecord | None) -> Iterator[None]:
+    """The login record, if there is one to make, for the time of the block."""
+    if record is not None:
+        record.add()
+    try:
+        yield
+    finally:
+        if record is not None:
+            record.remove()
+
+
+def at_failure(peer: Peer | None, hello: wire.Hello | None) -> RecSession:
+    """What counts where there is no configuration."""
+    if peer is None or hello is None:
+        return config.built_in("rec-session")  # type: ignore[return-value]  # the defaults
+    from ttyscribe.config.broken import values_at_failure
+
+    environ = {os.fsdecode(k): os.fsdecode(v) for k, v in hello.environ.items()}
+    return values_at_failure(environ, os.fsdecode(hello.argv0), peer.uid)
+
+
+def refuse(connection: socket.socket, peer: Peer | None, values: RecSession, why: str) -> None:
+    """Tell the client that this session can't be recorded, and what the admin wants then."""
+    uid = peer.uid if peer is not None else -1
+    outcome = str(values["on_failure_root" if uid == 0 else "on_failure"])
+    shell = str(values["shell"])
+    why = printable(why)
+    what = "this session is not recorded" if outcome == "allow" else "login refused"
+    alert(f"user {uid}: {what}: {why}")
+    with contextlib.suppress(OSError):
+        connection.settimeout(1.0)
+        fields = (outcome, shell, why)
+        connection.send(wire.pack(wire.FAILED, *(os.fsencode(field) for field in fields)))
+
+
+def three(names: bytes, fds: list[int]) -> tuple[int, int, int]:
+    """The user's standard descriptors, -1 for each that is closed."""
+    given = iter(fds)
+    found = [next(given) if b"%d" % number in names else -1 for number in range(3)]
+    return found[0], found[1], found[2]
+
+
+def window(ends: Ends) -> bytes | None:
+    return window_of(ends.terminal) if ends.terminal >= 0 else None
+
+
+def terminal_group() -> int:
+    """The group of terminals that mesg and write work with."""
+    import grp
+
+    try:
+        return grp.getgrnam("tty").gr_gid
+    except KeyError:
+        return -1

@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The login shell's side of a session that the recorder service records.
+
+Runs as the user, in a few milliseconds and little memory: it hands its terminal
+to the service, starts the shell on what it gets back, and waits. It can't be
+traced or read by the user's other processes, so that they can't reach the
+outer terminal through it. Where the installation has the native waiter, that
+takes this process over once the shell runs, and does the waiting in a few
+kilobytes.
+"""
+
+from __future__ import annotations
+
+import _socket
+import fcntl
+import os
+import select
+import termios
+from _struct import Struct
+
+from ttyscribe.errors import ServiceError, SpawnError, reason
+from ttyscribe.recorder import wire
+from ttyscribe.terminal.spawn import Child, spawn, stands_apart
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Sequence
+else:
+    import _signal as signal
+
+_PR_SET_DUMPABLE = 4
+# 5 seconds as a struct timeval of two longs, socket(7).
+_CONNECT_TIMEOUT = Struct("@ll").pack(5, 0)
+# A recorder that is set up answers in milliseconds; one that is looking a user's
+# groups up at a slow directory gives up after some seconds and records.
+_ANSWER_TIMEOUT = 30.0
+_ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+
+
+class Answer:
+    """What the service said: kind is a wire.py letter; fds are the shell's descriptors."""
+
+    __slots__ = ("fds", "fields", "kind")
+
+    def __init__(self, kind: bytes, fields: list[bytes], fds: list[int]) -> None:
+        self.kind = kind
+        self.fields = fields
+        self.fds = fds
+
+
+def connect(path: str = wire.SOCKET) -> _socket.socket | None:
+    """A connection to the recorder service; None if there is no service.
+
+    Raises ServiceError if there is one that can't be reached: whoever keeps it
+    busy must not thereby switch it off.
+    """
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    try:
+        # Not settimeout: a socket that does not block is turned away while the queue is full.
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, _CONNECT_TIMEOUT)
+        sock.connect(path)
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, bytes(len(_CONNECT_TIMEOUT)))
+    except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
+        sock.close()
+        return None
+    except OSError as error:
+        sock.close()
+        why = "it is too busy" if isinstance(error, BlockingIOError) else reason(error)
+        raise ServiceError(f"the recorder service at {path} can't be reached: {why}") from None
+    return sock
+
+
+def ask(
+    sock: _socket.socket,
+    argv0: str,
+    arguments: Sequence[str],
+    environ: dict[bytes, bytes],
+    fds: tuple[int, int, int],
+) -> Answer | None:
+    """Say HELLO with the user's descriptors; the answer, None if none came."""
+    not_dumpable()
+    given = [fd for fd in fds if fd >= 0]
+    names = b"".join([b"%d" % number for number, fd in enumerate(fds) if fd >= 0])
+    hello = wire.Hello(
+        os.fsencode(argv0),
+        names,
+        False,
+        environ,
+        [os.fsencode(word) for word in arguments],
+        list(environ),
+    )
+    rights = b"".join([_native(fd) for fd in given])
+    try:
+        sock.sendmsg([hello.packed()], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
+    except OSError:
+        pass  # a full service turns clients away without hearing them
+    sock.settimeout(_ANSWER_TIMEOUT)
+    try:
+        packet, ancillary = _receive(sock)
+    except ConnectionResetError:
+        # That it closed on our HELLO is told before what it said.
+        try:
+            packet, ancillary = _receive(sock)
+        except OSError:
+            return None
+    except OSError:
+        return None
+    if not packet:
+        return None
+    passed = []
+    for level, kind, data in ancillary:
+        if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
+            passed += [_from_native(data[at : at + 4]) for at in range(0, len(data) - 3, 4)]
+    kind_of, fields = wire.unpack(packet)
+    return Answer(kind_of, fields, passed)
+
+
+def _receive(sock: _socket.socket) -> tuple[bytes, list[tuple[int, int, bytes]]]:
+    packet, ancillary, flags, _ = sock.recvmsg(
+        wire.PACKET_MAX, _socket.CMSG_SPACE(12), _socket.MSG_CMSG_CLOEXEC
+    )
+    if flags & _socket.MSG_CTRUNC:
+        raise ServiceError(
+            "no file descriptor is left for what the recorder service gives;"
+            " raise the limit of open files (ulimit -n)"
+        )
+    return packet, ancillary
+
+
+def run_recorded(
+    sock: _socket.socket, answer: Answer, shell: Child, fds: tuple[int, int, int], waiter: str
+) -> tuple[int, int]:
+    """Start the shell on the descriptors of a RECORD answer and wait; (status, signal).
+
+    fds are the user's own. waiter is the native waiter's path, "" if there is
+    none; with it this does not return. Raises SpawnError.
+    """
+    layout = answer.fields[2]
+    terminal = next((fd for fd in fds if fd >= 0 and os.isatty(fd)), -1)
+    childs, slave = _childs(answer, layout, fds, terminal)
+    cooked = b""
+    if terminal >= 0:
+        cooked = fcntl.ioctl(terminal, termios.TCGETS, bytes(60))
+    session = _Session(sock, terminal)
+    try:
+        if terminal >= 0:
+            from ttyscribe.terminal.raw import RawMode
+
+            session.raw = RawMode(terminal)
+            session.raw.enter()
+        session.pid = spawn(shell, childs, slave)
+        for fd in answer.fds:
+            os.close(fd)
+        if waiter:
+            session.hand_over(waiter, cooked)
+        return session.wait()
+    except SpawnError as error:
+        session.send(wire.pack(wire.FAILED_START, b"%d" % error.status))
+        session.wait_done()
+        raise
+    finally:
+        if session.raw is not None:
+            session.raw.leave()
+
+
+def not_dumpable() -> None:
+    """Keep other processes of the user from tracing and reading this one."""
+    # The ctypes package takes milliseconds to import; its core does not.
+    import _ctypes
+
+    address = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # type: ignore[arg-type]
+    _ctypes.call_cdeclfunction(address, (_PR_SET_DUMPABLE, 0, 0, 0, 0))
+
+
+class _Session:
+    """The shell and the connection to its recorder, waited for in this process."""
+
+    def __init__(self, sock: _socket.socket, terminal: int) -> None:
+        self.pid = 0
+        self.raw: RawMode | None = None
+        self._socket = sock
+        self._terminal = terminal
+        self._status: int | None = None
+        self._ended_by = 0
+        sock.settimeout(None)
+        self._wake, write = os.pipe()
+        os.set_blocking(self._wake, False)
+        os.set_blocking(write, False)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        for number in (*_ENDING, signal.SIGCHLD, signal.SIGWINCH):
+            if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGCHLD:
+                signal.signal(number, _noted)
+
+    def send(self, packet: bytes) -> None:
+        try:
+            self._socket.send(packet, _socket.MSG_NOSIGNAL)
+        except OSError:
+            pass  # the end of the socket is seen by whoever reads it
+
+    def hand_over(self, waiter: str, cooked: bytes) -> None:
+        """Become the native waiter. Returns if that can't be."""
+        # Blocked, signals wait for the program that comes; what came before is acted on here.
+        signals = {*_ENDING, signal.SIGCHLD, signal.SIGWINCH}
+        signals = {number for number in signals if signal.getsignal(number) == _noted}
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        try:
+            self._on_signals(os.read(self._wake, 512))
+        except BlockingIOError:
+            pass
+        self._reap()
+        if self._status is None and not self._ended_by:
+            fd = self._socket.fileno()
+            os.set_inheritable(fd, True)
+            words = [waiter, str(fd), str(self.pid), str(self._terminal), cooked.hex()]
+            try:
+                os.execve(waiter, words, {})
+            except OSError:
+                os.set_inheritable(fd, False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+
+    def wait(self) -> tuple[int, int]:
+        """Wait for the shell and for its recorder to be done; (status, signal)."""
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        poll.register(self._socket.fileno(), select.POLLIN)
+        self._reap()
+        while True:
+            for fd, _ in poll.poll():
+                if fd == self._wake:
+                    self._on_signals(os.read(self._wake, 512))
+                elif self._done():
+                    return self._outcome()
+
+    def wait_done(self) -> None:
+        """Wait until the recorder has delivered and written all."""
+        while not self._done():
+            pass
+
+    def _done(self) -> bool:
+        """Read one packet; whether the session is over."""
+        try:
+            packet = self._socket.recv(wire.PACKET_MAX)
+        except OSError:
+            packet = b""
+        if packet[:1] == wire.DONE:
+            if packet[1:]:
+                _complain(packet[1:])
+            return True
+        if packet:
+            return False
+        if self._status is None and self.pid:
+            # Nothing may go on without its recorder.
+            _complain(b"ttyscribe: the recorder is gone; the session ends")
+            _end(self.pid)
+        return True
+
+    def _on_signals(self, numbers: bytes) -> None:
+        for number in set(numbers):
+            if number == signal.SIGWINCH:
+                self.send(wire.WINDOW)
+            elif number == signal.SIGCHLD:
+                self._reap()
+            elif self.raw is not None:
+                self._ended_by = number
+                self.send(wire.pack(wire.SIGNAL, b"%d" % number))
+            elif self._status is None and (
+                number in (signal.SIGTERM, signal.SIGHUP) or stands_apart(self.pid)
+            ):
+                os.kill(self.pid, number)
+
+    def _reap(self) -> None:
+        if self._status is not None:
+            return
+        pid, status = os.waitpid(self.pid, os.WNOHANG | os.WUNTRACED)
+        if pid and os.WIFSTOPPED(status):
+            os.kill(self.pid, signal.SIGCONT)
+        elif pid:
+            self._status = status
+            self.send(wire.pack(wire.ENDED, b"%d" % status))
+
+    def _outcome(self) -> tuple[int, int]:
+        if self._ended_by:
+            return 0, self._ended_by
+        if self._status is None:
+            return 1, 0
+        if os.WIFSIGNALED(self._status):
+            return 0, os.WTERMSIG(self._status)
+        return os.WEXITSTATUS(self._status), 0
+
+
+if TYPE_CHECKING:
+    from ttyscribe.terminal.raw import RawMode
+
+
+def _childs(
+    answer: Answer, layout: bytes, fds: tuple[int, int, int], terminal: int
+) -> tuple[tuple[int, int, int], int]:
+    """The shell's three descriptors, and which of them is the pty's slave (-1: none)."""
+    passed = iter(answer.fds)
+    childs = []
+    slave = -1
+    for number, what in enumerate(layout[:3]):
+        if what == wire.PASSED:
+            fd = next(passed)
+            childs.append(fd)
+            if slave < 0 and terminal >= 0 and os.isatty(fd):
+                slave = fd
+        else:
+            childs.append(fds[number] if what == wire.OWN else -1)
+    return (childs[0], childs[1], childs[2]), slave
+
+
+def _end(pid: int) -> None:
+    """End the shell whose recorder is gone, if its terminal's hang-up has not."""
+    import time
+
+    for number in (signal.SIGHUP, signal.SIGCONT, signal.SIGKILL):
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return
+        if number == signal.SIGCONT:
+            for _ in range(100):
+                if os.waitpid(pid, os.WNOHANG)[0]:
+                    return
+                time.sleep(0.01)
+    os.waitpid(pid, 0)
+
+
+def _complain(line: bytes) -> None:
+    try:
+        os.write(2, line + b"\r\n")
+    except OSError:
+        pass
+
+
+def _native(fd: int) -> bytes:
+    import sys
+
+    return fd.to_bytes(4, sys.byteorder)
+
+
+def _from_native(data: bytes) -> int:
+    import sys
+
+    return int.from_bytes(data, sys.byteorder)
+
+
+def _noted(number: int, frame: object) -> None:
+    """The wakeup descriptor has told the loop already."""

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The login record of a recorded shell's terminal, so that `who am i` inside it shows the user.
+
+It is written into utmp(5) by the recorder itself, whose user may if it is in the
+file's group. pututxline(3) would wait for up to ten seconds for a lock that any
+user can hold, as the file is theirs to read; so this takes the same lock, or else
+leaves the record out. A login never depends on it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import time
+
+# That of the login programs; a machine without it wants no such records.
+UTMP = "/run/utmp"
+USER_PROCESS = 7
+DEAD_PROCESS = 8
+# Type, process, line, id, user, host, exit, session, seconds, microseconds, address. Most
+# 64-bit machines keep the widths of their 32-bit forerunners; these have none.
+_WIDE = os.uname().machine in ("aarch64", "loongarch64", "alpha", "ia64")
+RECORD = struct.Struct("@hi32s4s32s256s2hqqq16s20x4x" if _WIDE else "@hi32s4s32s256s2hiii16s20x")
+_LINE_AT, _LINE_SIZE = 8, 32
+_LONGEST = 1 << 24
+# Times that a lock is asked for, and the seconds between.
+_TRIES = 5
+_PAUSE = 0.0005
+
+
+class LoginRecord:
+    """The record that user is logged in from host on terminal, from add to remove.
+
+    terminal is its path; process the one by whose life `who` knows that the record
+    is true. Where it can't be written there is none, which is no error.
+    """
+
+    def __init__(self, terminal: str, user: str, host: str, process: int, path: str = UTMP) -> None:
+        self._line = os.fsencode(terminal).removeprefix(b"/dev/")
+        self._user = user.encode()
+        self._host = host.encode("utf-8", "replace") if host.isprintable() else b""
+        self._process = process
+        self._path = path
+        self._added = False
+
+    def add(self) -> None:
+        """Write the record, in the place of an earlier one of the same terminal."""
+        self._added = self._put(USER_PROCESS, self._user, self._host)
+
+    def remove(self) -> None:
+        """Have the record say that the session is over, if there is one."""
+        if self._added:
+            self._added = False
+            self._put(DEAD_PROCESS, b"", b"")
+
+    def _put(self, kind: int, user: bytes, host: bytes) -> bool:
+        now = time.time_ns()
+        zero = bytes(16)
+        record = RECORD.pack(
+            kind, self._process, self._line, self._line[-4:], user, host,
+            0, 0, 0, now // 10**9, now // 1000 % 10**6, zero,
+        )  # fmt: skip
+        try:
+            fd = os.open(self._path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            return _locked(fd) and _write(fd, self._line, record)
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
+
+
+def _locked(fd: int) -> bool:
+    """Take the lock of utmp's writers, which closing the file gives back."""
+    for _ in range(_TRIES):
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(_PAUSE)
+    return False
+
+
+def _write(fd: int, line: bytes, record: bytes) -> bool:
+    data = os.pread(fd, _LONGEST, 0)
+    end = len(data) - len(data) % RECORD.size
+    wanted = line.ljust(_LINE_SIZE, b"\0")
+    starts = range(0, end, RECORD.size)
+    at = next((at for at in starts if data.startswith(wanted, at + _LINE_AT)), end)
+    if os.pwrite(fd, record, at) == RECORD.size:
+        return True
+    # No room: half a record would shift all that follow.
+    os.ftruncate(fd, end)
+    return False

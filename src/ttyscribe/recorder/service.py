@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recorder service: a small parent that accepts, forks, and reaps.
+
+It imports all that a session needs and freezes it, so that a child shares its
+memory; it reads nothing from a client. What a client may make slow or crash is
+the child that serves it.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import socket
+import stat
+import struct
+import sys
+import time
+from typing import TYPE_CHECKING, NoReturn
+
+from ttyscribe.errors import TtyscribeError, printable, reason
+from ttyscribe.recorder import outer, privileges, wire
+from ttyscribe.session import lock
+from ttyscribe.session.spool import SENT, SERVICE_FOLDER, abandoned
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# (path, mode) of what packaging/files makes for the service's user; /run may be fresh.
+FOLDERS = (
+    ("/run/ttyscribe", 0o755),
+    (outer.FOLDER, 0o700),
+    (lock.FOLDER, 0o1777),
+    (SERVICE_FOLDER, 0o700),
+)
+_BACKLOG = 4096
+# In this many seconds a user may start as many sessions anew as they may have.
+_REFILL = 8.0
+# How often the courier looks for what waits to be delivered, in seconds.
+_COURIER_PAUSE = 5.0
+# So many different lines are remembered, to be said once each.
+_TOLD_MAX = 1000
+# systemd's first passed descriptor, sd_listen_fds(3).
+_LISTEN_FD = 3
+
+
+class Limits:
+    """How many sessions may be recorded at once: of one user, and in all."""
+
+    __slots__ = ("per_user", "total")
+
+    def __init__(self, per_user: int, total: int) -> None:
+        self.per_user = per_user
+        self.total = total
+
+
+class Service:
+    """The parent. Sessions are counted by user from what the kernel says of the peer."""
+
+    def __init__(self, listener: socket.socket, limits: Limits) -> None:
+        self._listener = listener
+        self._limits = limits
+        self._users: dict[int, int] = {}  # child's pid: its peer's uid
+        self._counts: dict[int, int] = {}
+        self._starts: dict[int, tuple[float, float]] = {}  # uid: (allowance, when)
+        self._stopping = False
+        self._wake, wake = os.pipe()
+        os.set_blocking(self._wake, False)
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, lambda number, frame: None)
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT; sessions in progress go on in their children."""
+        preload()
+        listener = self._listener
+        listener.setblocking(False)
+        poll = select.poll()
+        poll.register(listener, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
+        gc.disable()
+        gc.collect()
+        gc.freeze()
+        while not self._stopping:
+            for fd, _ in poll.poll():
+                if fd == self._wake:
+                    self._on_signals()
+                else:
+                    self._accept()
+
+    def _on_signals(self) -> None:
+        for number in set(os.read(self._wake, 4096)):
+            if number in (signal.SIGTERM, signal.SIGINT):
+                self._stopping = True
+            elif number == signal.SIGCHLD:
+                self._reap()
+            # SIGHUP needs no work: each session reads the configuration that is there.
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            # The client is gone, or we are out of descriptors for a moment.
+            return
+        creds = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        _, uid, _ = struct.unpack("iII", creds)
+        why = self._full(uid)
+        if why:
+            refuse(connection, why)
+            return
+        try:
+            pid = os.fork()
+        except OSError as error:
+            refuse(connection, f"the recorder can't start another process: {reason(error)}")
+            return
+        if pid == 0:
+            self._be_child(connection)
+        connection.close()
+        self._users[pid] = uid
+        self._counts[uid] = self._counts.get(uid, 0) + 1
+
+    def _full(self, uid: int) -> str:
+        if len(self._users) >= self._limits.total:
+            return f"{self._limits.total} sessions are recorded already, the most there may be"
+        if uid and self._counts.get(uid, 0) >= self._limits.per_user:
+            return f"this user has {self._limits.per_user} recorded sessions already, the most"
+        if uid and not self._may_start(uid):
+            return "this user starts too many sessions at once"
+        return ""
+
+    def _may_start(self, uid: int) -> bool:
+        """Whether a user has a fork left: as many as their sessions, and more each second.
+
+        Turning away costs next to nothing, so nobody keeps others waiting.
+        """
+        most = self._limits.per_user
+        now = time.monotonic()
+        allowance, when = self._starts.get(uid, (most, now))
+        allowance = min(most, allowance + (now - when) * most / _REFILL)
+        if allowance < 1:
+            self._starts[uid] = (allowance, now)
+            return False
+        self._starts[uid] = (allowance - 1, now)
+        return True
+
+    def _be_child(self, connection: socket.socket) -> NoReturn:
+        status = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                # Sessions in progress outlive the service that started them.
+                signal.signal(number, signal.SIG_IGN)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            os.setsid()
+            self._listener.close()
+            os.close(self._wake)
+            from ttyscribe.recorder.child import serve
+
+            serve(connection)
+            status = 0
+        finally:
+            os._exit(status)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            uid = self._users.pop(pid, None)
+            if uid is not None:
+                self._counts[uid] -= 1
+                if not self._counts[uid]:
+                    del self._counts[uid]
+            # A child that was killed could not give its terminal back.
+            outer.give_back_left_over([pid])
+
+
+def start_courier() -> None:
+    """A process of its own that completes the recordings of recorders that are gone.
+
+    It ends with the service; a recovery that is cut off is begun again by the next.
+    """
+    parent = os.getpid()
+    if os.fork():
+        return
+    status = 1
+    try:
+        privileges.keep(())
+        privileges.end_with_parent()
+        told: set[str] = set()
+        while os.getppid() == parent:
+            try:
+                deliver_abandoned(told)
+                look_for_arrivals(told)
+            except Exception as error:  # there is no other courier to go on
+                tell_once(f"{type(error).__name__}: {error}", told)
+            time.sleep(_COURIER_PAUSE)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def deliver_abandoned(told: set[str]) -> None:
+    """Complete what recorders that are gone have left."""
+    if not abandoned(SERVICE_FOLDER):
+        return
+    from ttyscribe.session.recovery import recover
+
+    for done in recover(SERVICE_FOLDER):
+        # A writer that stays down is not told of each time.
+        tell_once(str(done), told)
+
+
+def tell_once(line: str, told: set[str]) -> None:
+    """Say a line that was not said before on standard error, which is the log."""
+    if len(told) > _TOLD_MAX:
+        told.clear()
+    if line not in told:
+        told.add(line)
+        print(f"ttyscribe recorder: {printable(line)}", file=sys.stderr, flush=True)
+
+
+def look_for_arrivals(told: set[str]) -> None:
+    """Report what was sent to the journal and is not there; told are the problems logged before."""
+    if not any(name.endswith(SENT) for name in os.listdir(SERVICE_FOLDER)):
+        return
+    from ttyscribe.session import arrival
+    from ttyscribe.session.alert import alert
+
+    for done in arrival.check(SERVICE_FOLDER):
+        if done.state == arrival.MISSING:
+            alert(str(done), done.user)
+        else:
+            # The same for all recordings, and told of one.
+            tell_once(done.problem, told)
+
+
+def preload() -> None:
+    """Import what a session needs, so that children share it."""
+    import grp
+    import pwd
+
+    import orjson
+
+    import ttyscribe.config
+    import ttyscribe.policy
+    import ttyscribe.recorder.child
+    import ttyscribe.session.alert
+    import ttyscribe.session.echo
+    import ttyscribe.session.skip
+    import ttyscribe.writers.file
+    import ttyscribe.writers.journal
+    import ttyscribe.writers.limit
+    import ttyscribe.writers.syslog
+
+    # Name service modules and time zones are loaded on first use.
+    pwd.getpwuid(0)
+    grp.getgrgid(0)
+    orjson.dumps("")
+    ttyscribe.config.load("rec-session", files=[])
+    time.localtime()
+
+
+def refuse(connection: socket.socket, why: str) -> None:
+    """Turn a client away without ever waiting for it."""
+    try:
+        connection.setblocking(False)
+        connection.send(wire.pack(wire.FAILED, b"deny", b"/bin/sh", why.encode()))
+    except OSError:
+        pass
+    connection.close()
+
+
+def listen(path: str) -> tuple[socket.socket, Callable[[], None]]:
+    """The listening socket: systemd's, or our own at path; and what to do at the end.
+
+    An own socket takes the place of a former service's in one step, so that no
+    login finds none. Raises TtyscribeError.
+    """
+    if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS"):
+        sock = socket.socket(fileno=_LISTEN_FD)
+        sock.set_inheritable(False)
+        return sock, lambda: None
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    fresh = f"{path}.{os.getpid()}"
+    try:
+        sock.bind(fresh)
+        os.chmod(fresh, 0o666)
+        sock.listen(_BACKLOG)
+        inode = os.stat(fresh).st_ino
+        os.rename(fresh, path)
+    except OSError as error:
+        raise TtyscribeError(f"{path}: can't listen there: {reason(error)}") from None
+
+    def withdraw() -> None:
+        try:
+            if os.lstat(path).st_ino == inode:
+                os.unlink(path)
+        except OSError:
+            pass
+
+    return sock, withdraw
+
+
+def prepare(user: str) -> None:
+    """Make the folders that the service needs, and become its user. Raises TtyscribeError."""
+    if os.geteuid() != 0:
+        privileges.keep(privileges.FOR_SETUP)
+        privileges.hide()
+    else:
+        privileges_of(user)
+    for folder in (outer.FOLDER, lock.FOLDER, SERVICE_FOLDER):
+        if not stat.S_ISDIR(os.lstat(folder).st_mode) or os.stat(folder).st_uid != os.geteuid():
+            raise TtyscribeError(f"{folder}: is not a folder of user {user}'s; remove it")
+
+
+def privileges_of(user: str) -> None:
+    """From root: folders first, then the user."""
+    import pwd
+
+    try:
+        account = pwd.getpwnam(user)
+    except KeyError:
+        account = None
+    if account is not None:
+        for folder, mode in FOLDERS:
+            try:
+                _make(folder, mode, account.pw_uid, account.pw_gid)
+            except OSError as error:
+                raise TtyscribeError(f"{folder}: {reason(error)}") from None
+    privileges.become(user)
+
+
+def _make(folder: str, mode: int, uid: int, gid: int) -> None:
+    """Make a folder of the service's, or take over what root made for direct mode."""
+    try:
+        os.mkdir(folder, mode)
+    except FileExistsError:
+        # Only root can have put it there, and what it is is judged by whoever opens it.
+        if os.lstat(folder).st_uid != 0:
+            return
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchown(fd, uid, gid)
+        os.fchmod(fd, mode)
+    finally:
+        os.close(fd)
+
+
+def run(path: str, user: str, limits: Limits) -> int:
+    """Run the service until it is told to end; return the exit status."""
+    os.umask(0o077)
+    prepare(user)
+    listener, withdraw = listen(path)
+    outer.give_back_left_over()
+    start_courier()
+    service = Service(listener, limits)
+    try:
+        ready()
+        service.run()
+    finally:
+        withdraw()
+        listener.close()
+    return 0
+
+
+def ready() -> None:
+    """Tell systemd, where it wants to know, that logins can come (sd_notify(3))."""
+    where = os.environ.get("NOTIFY_SOCKET", "")
+    if not where:
+        return
+    address = "\0" + where[1:] if where.startswith("@") else where
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        try:
+            sock.sendto(b"READY=1", address)
+        except OSError as error:
+            print(f"ttyscribe recorder: {printable(where)}: {reason(error)}", file=sys.stderr)

@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recording one session: the pump, the recording's identity, its start and end.
+
+Direct mode, in which one process is the user's and the recorder, is
+`record_session`.
+"""
+
+from __future__ import annotations
+
+from ttyscribe.session.direct import Outcome, die_by, record_session
+
+__all__ = ["Outcome", "die_by", "record_session"]

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Telling the admin, through whatever log works, that a session could not be recorded."""
+
+from __future__ import annotations
+
+from ttyscribe.errors import WriterError
+from ttyscribe.events import Message
+from ttyscribe.writers.journal import JournalWriter
+from ttyscribe.writers.syslog import SyslogWriter
+
+
+def alert(text: str, user: str = "") -> bool:
+    """Log one line at alert priority to syslog, or else to the journal; return whether one took it.
+
+    Never blocks and never fails: what it reports is trouble enough.
+    """
+    return _log(text, user, "alert")
+
+
+def warn(text: str, user: str = "") -> bool:
+    """The same at warning priority."""
+    return _log(text, user, "warning")
+
+
+def _log(text: str, user: str, priority: str) -> bool:
+    message = Message(text.encode("utf-8", "replace"), "", user, 0, 0)
+    for writer in (
+        lambda: SyslogWriter("authpriv", priority),
+        lambda: JournalWriter(priority, augment=False),
+    ):
+        try:
+            opened = writer()
+            try:
+                if opened.write([message]):
+                    return True
+            finally:
+                opened.close()
+        except (WriterError, OSError):
+            continue
+    return False

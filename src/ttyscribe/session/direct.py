@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Direct mode: one process is both the user's and the recorder."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ttyscribe.errors import SpawnError, WriterError, printable
+from ttyscribe.session.outage import Outage
+from ttyscribe.session.pump import Pump
+from ttyscribe.terminal import RawMode, open_ends, spawn, window_of
+from ttyscribe.terminal.spawn import stands_apart
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable, Mapping
+    from typing import NoReturn
+
+    from ttyscribe.session.lock import Lock
+    from ttyscribe.session.recording import Log
+    from ttyscribe.session.utmp import LoginRecord
+    from ttyscribe.terminal import Child, Ends
+else:
+    import _signal as signal
+
+_ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+_WATCHED = (*_ENDING, signal.SIGCHLD, signal.SIGWINCH)
+
+
+class Outcome:
+    """How a session ended: the shell's exit status, or the signal that ended it (else 0)."""
+
+    __slots__ = ("signal", "status")
+
+    def __init__(self, status: int, signal: int = 0) -> None:
+        self.status = status
+        self.signal = signal
+
+    @classmethod
+    def of(cls, wait_status: int) -> Outcome:
+        """From what waitpid(2) told."""
+        if os.WIFSIGNALED(wait_status):
+            return cls(0, os.WTERMSIG(wait_status))
+        return cls(os.WEXITSTATUS(wait_status))
+
+    def member(self) -> dict[str, object]:
+        """The end member of the last message."""
+        if self.signal:
+            return {"event": "end", "signal": signal_name(self.signal)}
+        return {"event": "end", "status": self.status}
+
+    def code(self) -> int:
+        """The exit status that tells a shell of it."""
+        return 128 + self.signal if self.signal else self.status
+
+
+def record_session(
+    child: Child,
+    fds: tuple[int, int, int],
+    recording: Log,
+    start: Mapping[str, object],
+    *,
+    log_output: bool = True,
+    hide_passwords: bool = True,
+    on_outage: str = "freeze",
+    tell_kept: Callable[[str], None] | None = None,
+    begun: Callable[[], None] | None = None,
+    lock: Lock | None = None,
+    login_record: LoginRecord | None = None,
+    relay_all: bool = False,
+) -> Outcome:
+    """Run child for the user at the descriptors fds, recording; return how it ended.
+
+    fds stand for standard input, output and error, -1 for one that is closed.
+    start is the start member of the first message. on_outage tells what happens
+    when no more can be recorded: "freeze" the terminal until it can, or "end" the
+    session. tell_kept is called with one line if the recording's end waits in
+    the spool, because its writer is down; begun is called once the session is sure to
+    be recorded. lock is held on the shell's terminal, and login_record tells of it,
+    while the session lasts. With relay_all the bytes of
+    all pipes pass through us, even where they are not logged. The terminal has its
+    mode back when this returns or raises. Raises SpawnError if the child can't be started,
+    and WriterError if the recording could not be written in full; its
+    code then tells how the session itself ended.
+    """
+    ends = open_ends(
+        fds,
+        log_input=recording.log_input or relay_all,
+        log_output=log_output or relay_all,
+    )
+    if lock is not None and ends.slave >= 0:
+        lock.hold_terminal(ends.slave)
+    window = window_of(ends.terminal) if ends.terminal >= 0 else None
+    recording.start(start, window)
+    if begun is not None:
+        begun()
+    session = _Direct(child, recording, ends, hide_passwords, on_outage, tell_kept)
+    if login_record is None or ends.master < 0:
+        return session.run()
+    session.login_record = login_record
+    login_record.add(ends.master, str(start.get("remote", "")))
+    return session.run()
+
+
+class _Direct:
+    """One session in direct mode: signals, the shell's end, and the pump."""
+
+    def __init__(
+        self,
+        child: Child,
+        recording: Log,
+        ends: Ends,
+        hide_passwords: bool,
+        on_outage: str,
+        tell_kept: Callable[[str], None] | None,
+    ) -> None:
+        self._child = child
+        self._recording = recording
+        self._ends = ends
+        self._hide_passwords = hide_passwords
+        self._end_at_outage = on_outage == "end"
+        self._tell_kept = tell_kept
+        self._raw = RawMode(ends.terminal) if ends.terminal >= 0 else None
+        self._pid = 0
+        self._wait_status: int | None = None
+        self._killed_by = 0
+        self._wake = -1
+        self.login_record: LoginRecord | None = None
+
+    def run(self) -> Outcome:
+        self._catch_signals()
+        pump = self._pump = Pump(self._ends, self._recording, hide_passwords=self._hide_passwords)
+        end = self._end_for_outage if self._end_at_outage else None
+        pump.on_freeze = Outage(self._recording, self._ends.terminal, 2, end)
+        pump.on_hang_up = self._forget_login
+        pump.watch(self._wake, self._on_signal)
+        try:
+            if self._raw is not None:
+                self._raw.enter()
+            slave = self._ends.slave
+            try:
+                self._pid = spawn(self._child, _three(self._ends.child), slave)
+            except SpawnError as error:
+                self._recording.finish({"event": "end", "status": error.status})
+                raise
+            self._ends.close_childs()
+            pump.run()
+        except Exception as error:
+            if not self._pid:
+                raise
+            # A fault of ours ends the session: nothing goes on unrecorded.
+            pump.hang_up()
+            raise self._failed(error) from error
+        finally:
+            if self._raw is not None:
+                self._raw.leave()
+        outcome = self._outcome()
+        self._forget_login()
+        if self._wait_status is not None and pump.left_over():
+            self._leave_rest_to_a_child(outcome)
+        else:
+            pump.close()
+            self._finish(outcome)
+        if self._killed_by:
+            die_by(self._killed_by)
+        return outcome
+
+    def _forget_login(self) -> None:
+        """Take the login record back, for which the pty must still be there."""
+        if self.login_record is not None and self._ends.master >= 0:
+            self.login_record.remove(self._ends.master)
+            self.login_record = None
+
+    def _outcome(self) -> Outcome:
+        if self._wait_status is None:
+            self._reap()
+        if self._wait_status is None:
+            # It outlives its terminal, as a shell may that ignores SIGHUP.
+            return Outcome(0, self._killed_by or signal.SIGHUP)
+        return Outcome.of(self._wait_status)
+
+    def _finish(self, outcome: Outcome) -> None:
+        try:
+            self._recording.finish(outcome.member())
+        except WriterError as error:
+            if error.kept and self._tell_kept is not None:
+                self._tell_kept(str(error))
+                return
+            error.code = outcome.code()
+            raise
+
+    def _failed(self, error: Exception) -> WriterError:
+        """What a fault of ours becomes; what was captured before it is still written."""
+        what = f"the recorder failed: {type(error).__name__}: {error}"
+        try:
+            self._recording.finish({"event": "end", "signal": "HUP"})
+        except Exception as second:  # the fault may be the recording's own
+            what += f"; the end of the recording is not written: {second}"
+        failed = WriterError(what)
+        failed.code = 1
+        return failed
+
+    def _leave_rest_to_a_child(self, outcome: Outcome) -> None:
+        """Jobs that outlive the shell still write: record them without keeping the caller waiting.
+
+        The caller sees the shell's end now, and the end of the pipes when those
+        jobs end, just as without us.
+        """
+        if os.fork():
+            return
+        status = 1
+        try:
+            # The shell's own signals no longer concern us, only being told to end.
+            for number in _ENDING:
+                signal.signal(number, signal.SIG_IGN if number != signal.SIGTERM else _noted)
+            self._recording.forked()
+            self._pump.run_rest(self._keep_only)
+            self._finish(outcome)
+            status = 0
+        except WriterError as error:
+            os.write(2, f"ttyscribe: {printable(str(error))}\n".encode("utf-8", "replace"))
+        finally:
+            os._exit(status)
+
+    @staticmethod
+    def _keep_only(used: set[int]) -> None:
+        """Close our standard descriptors but for those in used: the caller may await their end."""
+        places = {(status.st_dev, status.st_ino) for status in map(os.fstat, used)}
+        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        for fd in range(3):
+            status = os.fstat(fd)
+            if (status.st_dev, status.st_ino) not in places:
+                os.dup2(nothing, fd)
+        os.close(nothing)
+
+    def _catch_signals(self) -> None:
+        self._wake, write = os.pipe()
+        os.set_blocking(self._wake, False)
+        os.set_blocking(write, False)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        for number in _WATCHED:
+            # What the caller ignores (nohup) stays ignored, by us and by the shell.
+            if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGCHLD:
+                signal.signal(number, _noted)
+
+    def _on_signal(self) -> None:
+        for number in set(os.read(self._wake, 512)):
+            if number == signal.SIGWINCH:
+                self._pump.resize()
+            elif number == signal.SIGCHLD:
+                self._reap()
+                if self.login_record is not None:
+                    self.login_record.reap()
+            elif number in _ENDING:
+                self._on_ending(number)
+
+    def _on_ending(self, number: int) -> None:
+        if self._raw is not None or self._wait_status is not None:
+            # A real terminal's end: the shell is hung up, and we end as we were told to.
+            self._killed_by = number
+            self._pump.hang_up()
+        elif number in (signal.SIGTERM, signal.SIGHUP) or stands_apart(self._pid):
+            # Meant for the shell, which we stand for. The keyboard's own signals
+            # (INT, QUIT) reach it without us; what it makes of them, we follow.
+            self._kill(number)
+
+    def _reap(self) -> None:
+        if self._wait_status is not None or not self._pid:
+            return
+        try:
+            pid, status = os.waitpid(self._pid, os.WNOHANG | os.WUNTRACED)
+        except ChildProcessError:
+            pid, status = self._pid, 0
+        if pid == 0:
+            return
+        if os.WIFSTOPPED(status):
+            self._stop_with_shell()
+            return
+        self._wait_status = status
+        self._pump.shell_ended()
+
+    def _stop_with_shell(self) -> None:
+        """The shell suspended itself: so do we, if somebody is there to wake us."""
+        if self._raw is None:
+            return
+        if os.getsid(os.getppid()) == os.getsid(0):
+            self._raw.leave()
+            os.kill(os.getpid(), signal.SIGSTOP)
+            self._raw.enter()
+            self._pump.resize()
+        self._kill(signal.SIGCONT)
+
+    def _kill(self, number: int) -> None:
+        if self._wait_status is None:
+            try:
+                os.kill(self._pid, number)
+            except ProcessLookupError:
+                pass
+
+    def _end_for_outage(self) -> None:
+        """What can't be recorded may not go on."""
+        self._pump.hang_up()
+        if self._raw is None:
+            self._kill(signal.SIGHUP)
+
+
+def die_by(number: int) -> NoReturn:
+    """End this process by the signal number, as the shell it stands for did; leave no core."""
+    import resource
+
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    if number not in (signal.SIGKILL, signal.SIGSTOP):
+        signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+    os.kill(os.getpid(), number)
+    # Some signals don't end a process by default.
+    os._exit(128 + number)
+
+
+def signal_name(number: int) -> str:
+    """A signal's name without SIG: "HUP"; "RTMIN+1", or its number, where it has no other."""
+    for name, value in vars(signal).items():
+        if name.startswith("SIG") and not name.startswith("SIG_") and value == number:
+            return name[3:]
+    if signal.SIGRTMIN < number < signal.SIGRTMAX:
+        return f"RTMIN+{number - signal.SIGRTMIN}"
+    return str(number)
+
+
+def _three(fds: list[int]) -> tuple[int, int, int]:
+    return fds[0], fds[1], fds[2]
+
+
+def _noted(number: int, frame: object) -> None:
+    """The wakeup descriptor has told the pump already."""

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who and what is recorded: the fields that all messages of a recording share."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from ttyscribe.tlog import Identity
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# The kernel's "no audit session".
+NO_SESSION = 4294967295
+
+
+def identify(user: str, environ: Mapping[bytes, bytes], pid: int | None = None) -> Identity:
+    """The identity of a recording that begins now for the process pid (default: this one)."""
+    pid = os.getpid() if pid is None else pid
+    return Identity(
+        host_name(),
+        recording_id(pid),
+        clean(user),
+        clean(environ.get(b"TERM", b"")),
+        audit_session(pid),
+        time.time_ns() // 1_000_000,
+    )
+
+
+def recording_id(pid: int) -> str:
+    """A host-unique id: boot id, pid and the process's start time, the numbers in hex."""
+    boot = _read("/proc/sys/kernel/random/boot_id").decode().strip().replace("-", "")
+    # Field 2 is the name in parentheses, which may hold anything; 22 counts from the file's start.
+    start = int(_read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[19])
+    return f"{boot}-{pid:x}-{start:x}"
+
+
+def audit_session(pid: int) -> int:
+    """The audit session id of a process; NO_SESSION where there is none."""
+    try:
+        return int(_read(f"/proc/{pid}/sessionid"))
+    except (OSError, ValueError):
+        return NO_SESSION
+
+
+def host_name() -> str:
+    """The host's name as the kernel has it, with the domain of /etc/hosts or the name if known.
+
+    Nothing is asked over a network: a login must not wait for a name server, and
+    an unresolvable name is not an error.
+    """
+    name = os.uname().nodename
+    if "." in name:
+        return clean(name)
+    try:
+        hosts = _read("/etc/hosts", 1 << 16).decode("utf-8", "replace")
+    except OSError:
+        return clean(name)
+    prefix = name + "."
+    for line in hosts.splitlines():
+        for word in line.partition("#")[0].split()[1:]:
+            if word.startswith(prefix):
+                return clean(word)
+    return clean(name)
+
+
+def user_name(uid: int) -> str:
+    """The name of a uid, or its number if it has none."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def clean(text: str | bytes) -> str:
+    """Text that UTF-8 can hold: what it can't becomes the replacement character."""
+    if isinstance(text, str):
+        text = os.fsencode(text)
+    return text.decode("utf-8", "replace")
+
+
+def _read(path: str, size: int = 4096) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, size)
+    finally:
+        os.close(fd)

@@ -1,0 +1,354 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pump: moves bytes between the user's side and the shell's, recording them on the way.
+
+The order is always capture, log, deliver: what the user saw is in the log.
+Five things can happen: a source has data, a sink takes data again, something
+that is watched reports (signals, the shell's end), the recording has something
+due, and the shell is gone and all it wrote is delivered.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import termios
+
+from ttyscribe.events import INPUT, OUTPUT, WINDOW
+from ttyscribe.terminal import Sink
+from ttyscribe.terminal.raw import copy_window, window_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ttyscribe.session.recording import Log
+    from ttyscribe.terminal import Ends
+
+# One batch: read on until the source is empty or this much is there, then one
+# decode, one dump, one write. A pty gives 4 KiB at the most, and a larger buffer is
+# costly to make; a pipe gives what it has. The spool's margin is for 80 KiB in all.
+_READ_PTY, _BATCH_PTY = 4096, 65536
+_READ_PIPE, _BATCH_PIPE = 65536, 16384
+# Once as much was allocated and freed, malloc keeps what a batch needs instead of giving
+# it back to the kernel after each one (mallopt(3), M_MMAP_THRESHOLD).
+_KEPT = 1 << 20
+# A read shorter than this emptied the source most likely; asking again costs more.
+_SHORT = 1024
+# A sink may lag behind by this much before its source has to wait.
+_LAG = 131072
+# After a hang-up the shell has this long to end.
+_HANGUP_GRACE = 5_000_000_000
+
+_LFLAG = 3
+_PROMPT = termios.ECHO | termios.ICANON
+# A hidden password: a star for each character, its further bytes dropped, Enter kept.
+_STARS = bytes(byte if byte in b"\r\n" else ord("*") for byte in range(256))
+_FURTHER = bytes(range(0x80, 0xC0))
+
+_IN = select.POLLIN | select.POLLHUP | select.POLLERR
+
+
+class Pump:
+    """Runs one session between ends, logging into recording.
+
+    With hide_passwords, input that is typed while the shell's terminal has ECHO
+    off and ICANON on is recorded as stars.
+    """
+
+    def __init__(self, ends: Ends, recording: Log, *, hide_passwords: bool) -> None:
+        self._ends = ends
+        self._recording = recording
+        self._hide_passwords = hide_passwords and recording.log_input and ends.master >= 0
+        self._poll = select.poll()
+        self._handlers: dict[int, Callable[[int], None]] = {}
+        self._outputs: list[_Relay] = []
+        self._inputs: list[_Relay] = []
+        self._ended = False
+        self._hung_up_at: int | None = None
+        self._frozen = False
+        self.on_freeze: Callable[[bool], None] = _ignore
+        # Called while the pty is still there.
+        self.on_hang_up: Callable[[], None] = _nothing
+        if ends.master >= 0:
+            screen = Sink(ends.terminal)
+            self._add(_Relay(ends.master, screen, OUTPUT), self._outputs)
+            to_shell = Sink(os.dup(ends.master), ours=True)
+            # Not the user's descriptor, which may be open for writing alone.
+            keyboard = os.dup(screen.fd)
+            self._add(_Relay(keyboard, to_shell, INPUT), self._inputs)
+        for ours, theirs in ends.outputs:
+            self._add(_Relay(ours, Sink(theirs), OUTPUT), self._outputs)
+        if ends.input is not None:
+            theirs, ours = ends.input
+            self._add(_Relay(os.dup(theirs), Sink(ours, ours=True), INPUT), self._inputs)
+
+    # What whoever runs the session tells the pump.
+
+    def watch(self, fd: int, report: Callable[[], None]) -> None:
+        """Call report when fd can be read."""
+        self._handlers[fd] = lambda _: report()
+        self._poll.register(fd, _IN)
+
+    def unwatch(self, fd: int) -> None:
+        """Stop watching fd."""
+        del self._handlers[fd]
+        self._poll.unregister(fd)
+
+    def resize(self) -> None:
+        """The user's terminal has another size: record it and pass it on."""
+        size = window_of(self._ends.terminal)
+        if size is not None and self._ends.master >= 0:
+            self._recording.log(WINDOW, size)
+            copy_window(self._ends.terminal, self._ends.master)
+
+    def shell_ended(self) -> None:
+        """The shell is gone; what it wrote is still to be delivered."""
+        self._ended = True
+
+    def hang_up(self) -> None:
+        """The user is gone: the shell and its job get SIGHUP, as from a real terminal."""
+        if self._hung_up_at is not None:
+            return
+        self.on_hang_up()
+        self._hung_up_at = self._recording.now()
+        for relay in self._inputs + self._outputs:
+            self._close(relay)
+        for fd in {self._ends.slave} - {-1}:
+            os.close(fd)
+        self._ends.master = self._ends.slave = -1
+
+    @property
+    def hung_up(self) -> bool:
+        return self._hung_up_at is not None
+
+    # The loop.
+
+    def run(self) -> None:
+        """Pump until the shell has ended and all that it wrote is delivered."""
+        bytes(_KEPT)
+        while not (self._ended and self._settled()) and not self._given_up():
+            self._step()
+
+    def left_over(self) -> bool:
+        """Whether jobs that outlive the shell hold pipes whose output is still recorded."""
+        return any(relay.open and relay.fd != self._ends.master for relay in self._outputs)
+
+    def delivering(self) -> set[int]:
+        """The user's descriptors that those jobs' output goes to."""
+        return {
+            relay.sink.user_fd
+            for relay in self._outputs
+            if (relay.open or relay.sink.pending) and relay.fd != self._ends.master
+        }
+
+    def run_rest(self, release: Callable[[set[int]], None] | None = None) -> None:
+        """Pump until the jobs that outlived the shell have closed their pipes.
+
+        release is told the user's descriptors that are still in use, at first and when
+        one of them no longer is.
+        """
+        for relay in [*self._inputs, *self._outputs]:
+            if relay.kind == INPUT or relay.fd == self._ends.master:
+                self._close(relay)
+        used: set[int] | None = None
+        while any(relay.open or relay.sink.pending for relay in self._outputs):
+            if release is not None and used != self.delivering():
+                used = self.delivering()
+                release(used)
+            self._step()
+
+    def close(self) -> None:
+        """Close what the pump opened and the pty."""
+        for relay in self._inputs + self._outputs:
+            self._close(relay)
+
+    def _step(self) -> None:
+        for fd, ready in self._poll.poll(self._timeout()):
+            handler = self._handlers.get(fd)
+            if handler is not None:
+                handler(ready)
+        self._recording.tick()
+        if self._recording.full != self._frozen:
+            self._freeze(not self._frozen)
+
+    def _timeout(self) -> int | None:
+        due = self._recording.due()
+        if self._hung_up_at is not None:
+            left = self._hung_up_at + _HANGUP_GRACE - self._recording.now()
+            left = max(0, left // 1_000_000 + 1)
+            return left if due is None else min(due, left)
+        return due
+
+    def _given_up(self) -> bool:
+        at = self._hung_up_at
+        return at is not None and self._recording.now() - at > _HANGUP_GRACE
+
+    def _settled(self) -> bool:
+        """Nothing is left to deliver that was written before the shell ended."""
+        if any(relay.sink.pending for relay in self._outputs):
+            return False
+        poll = select.poll()
+        for relay in self._outputs:
+            if relay.open:
+                poll.register(relay.fd, select.POLLIN)
+        # An ended pipe reports POLLHUP until it is read to its end.
+        return not any(ready & _IN for _, ready in poll.poll(0))
+
+    # Relays.
+
+    def _add(self, relay: _Relay, family: list[_Relay]) -> None:
+        family.append(relay)
+        self._handlers[relay.fd] = lambda _: self._carry(relay)
+        self._handlers[relay.sink.fd] = lambda _: self._drain(relay)
+        self._poll.register(relay.fd, _IN)
+
+    def _carry(self, relay: _Relay) -> None:
+        """Capture, log, deliver."""
+        data = relay.read()
+        if data is None:
+            return
+        if not data:
+            self._source_ended(relay)
+            return
+        if relay.kind == INPUT and self._hide_passwords and self._at_prompt():
+            self._recording.log(INPUT, data.translate(_STARS, _FURTHER))
+        else:
+            self._recording.log(relay.kind, data)
+        relay.sink.write(data)
+        self._after_write(relay)
+
+    def _drain(self, relay: _Relay) -> None:
+        relay.sink.drain()
+        self._after_write(relay)
+
+    def _after_write(self, relay: _Relay) -> None:
+        sink = relay.sink
+        if sink.gone:
+            self._sink_gone(relay)
+            return
+        pending = len(sink.pending)
+        if bool(pending) != relay.draining:
+            relay.draining = bool(pending)
+            if pending:
+                self._poll.register(sink.fd, select.POLLOUT)
+            else:
+                self._poll.unregister(sink.fd)
+        if (pending > _LAG) != relay.paused:
+            relay.paused = pending > _LAG
+            self._listen(relay)
+        if not pending and not relay.open:
+            self._close(relay)
+
+    def _listen(self, relay: _Relay) -> None:
+        """Poll the source, or not while it has to wait."""
+        if not relay.open:
+            return
+        if relay.paused or self._frozen:
+            try:
+                self._poll.unregister(relay.fd)
+            except KeyError:
+                pass
+        else:
+            self._poll.register(relay.fd, _IN)
+
+    def _freeze(self, frozen: bool) -> None:
+        self._frozen = frozen
+        for relay in self._inputs + self._outputs:
+            self._listen(relay)
+        self.on_freeze(frozen)
+
+    def _at_prompt(self) -> bool:
+        try:
+            mode: int = termios.tcgetattr(self._ends.master)[_LFLAG]
+        except termios.error:
+            return False
+        return mode & _PROMPT == termios.ICANON
+
+    def _source_ended(self, relay: _Relay) -> None:
+        if self._is_keyboard(relay):
+            self.hang_up()
+            return
+        self._stop_reading(relay)
+        if not relay.sink.pending:
+            # The end of the user's input is the end of the shell's, and the other way round.
+            self._close(relay)
+
+    def _sink_gone(self, relay: _Relay) -> None:
+        if relay.fd == self._ends.master:
+            self.hang_up()
+        else:
+            # Nobody reads: the shell's next write gets SIGPIPE, as it would have.
+            self._close(relay)
+
+    def _is_keyboard(self, relay: _Relay) -> bool:
+        return self._ends.master >= 0 and relay is self._inputs[0] and relay.kind == INPUT
+
+    def _stop_reading(self, relay: _Relay) -> None:
+        if not relay.open:
+            return
+        relay.open = False
+        self._handlers.pop(relay.fd, None)
+        try:
+            self._poll.unregister(relay.fd)
+        except KeyError:
+            pass
+        os.close(relay.fd)
+
+    def _close(self, relay: _Relay) -> None:
+        self._stop_reading(relay)
+        if relay.closed:
+            return
+        relay.closed = True
+        self._handlers.pop(relay.sink.fd, None)
+        try:
+            self._poll.unregister(relay.sink.fd)
+        except KeyError:
+            pass
+        relay.sink.pending = b""
+        relay.sink.close()
+
+
+class _Relay:
+    """One source, the sink it goes to, and the kind of its events."""
+
+    __slots__ = ("at_once", "batch", "closed", "draining", "fd", "kind", "open", "paused", "sink")
+
+    def __init__(self, fd: int, sink: Sink, kind: str) -> None:
+        self.fd = fd
+        terminal = os.isatty(fd)
+        self.at_once = _READ_PTY if terminal else _READ_PIPE
+        self.batch = _BATCH_PTY if terminal else _BATCH_PIPE
+        self.sink = sink
+        self.kind = kind
+        self.open = True
+        self.closed = False
+        self.paused = False
+        self.draining = False
+
+    def read(self) -> bytes | None:
+        """What is there now: b"" at the end, None if there is nothing after all."""
+        parts: list[bytes] = []
+        size = 0
+        try:
+            while size < self.batch:
+                data = os.read(self.fd, self.at_once)
+                parts.append(data)
+                size += len(data)
+                # The user's own descriptors may block: one read for each report of poll.
+                if self.kind == INPUT or len(data) < _SHORT:
+                    break
+        except BlockingIOError:
+            if not parts:
+                return None
+        except OSError:
+            # EIO: the other side of the terminal is closed.
+            pass
+        return b"".join(parts)
+
+
+def _ignore(frozen: bool) -> None:
+    """No one is told."""
+
+
+def _nothing() -> None:
+    """There is nothing to do."""

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which commands are machine protocols, and are run without recording their contents.
+
+A command is skipped if it is one of the configured ones and nothing else, and if
+it can be said for certain what would run. For anything else the answer is None,
+and it is recorded in full. To be asked only for a command (-c) without a terminal.
+
+A shell is no part of what runs. The words that a shell would make of the line
+are executed directly, because a shell first reads files that its user writes
+(~/.bashrc, ~/.zshenv, $BASH_ENV), and these could start anything, or define a
+function scp. So these files' changes, of umask or PATH, are not seen by a skipped
+command. Skipped commands need:
+
+- a plain shell: one that restricts or replaces commands (rbash, git-shell) decides itself;
+- a line of plain and quoted words: nothing that any of these shells expands,
+  redirects, assigns, joins or takes for two commands;
+- a program that root installed: its file, and each folder and link on the way to
+  it, belong to root and are writable to nobody else. The name is looked up in PATH
+  as a shell would, and what is found first counts, not the first that is root's;
+- an environment without variables that make programs load or run something else.
+
+That the program is the genuine one is all this promises. A program that itself runs
+what its user has prepared, as git-receive-pack runs the hooks of the user's own
+repositories, is skipped with all it does: leave it out of "skip" for such users.
+"""
+
+from __future__ import annotations
+
+import _stat as stat
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_SHELLS = ("ash", "bash", "csh", "dash", "fish", "ksh", "ksh93", "mksh", "sh", "tcsh", "zsh")
+
+# Unquoted, these are themselves in every one of the shells above, as are letters and digits.
+_PLAIN = frozenset("_./:@%+,=-")
+# In double quotes these, and in single ones the last two (csh, fish), may not be themselves.
+_NOT_IN_DOUBLE = frozenset('"$`\\!')
+_NOT_IN_SINGLE = frozenset("'\\!")
+# At the beginning of a word these may stand for something else: zsh's =ls, a job's %1.
+_NOT_FIRST = frozenset("=%")
+
+# scp's letters that take no value, scp(1). Only after such can -t be taken for itself.
+_FLAGS = {"scp": frozenset("346BCTdfpqrtv")}
+# Words by which a genuine rsync --server runs what the user chooses: a daemon's
+# configuration names commands; and secluded arguments come unseen, over the connection.
+_RSYNC_REFUSED = (
+    "--daemon", "--config", "--dparam", "--rsh", "--remote-option", "--secluded-args",
+    "--protect-args",
+)  # fmt: skip
+
+# Variables by which the programs, or what runs them, load or start other code.
+_LOADING = (b"LD_", b"PYTHON", b"PERL", b"RUBY", b"GIT_", b"BORG_", b"RSYNC_", b"GCONV_PATH")
+_HARMLESS = (b"GIT_PROTOCOL",)
+
+# Python programs (borg) would run what is in the user's own site-packages.
+ADDED = {b"PYTHONNOUSERSITE": b"1"}
+
+_LINKS_LIMIT = 40
+
+
+class Skip:
+    """A command that is not recorded.
+
+    rule is the configured entry that it matches. path is the program to
+    execute, argv its argument vector, environ its environment.
+    """
+
+    __slots__ = ("argv", "environ", "path", "rule")
+
+    def __init__(self, rule: str, path: str, argv: list[str], environ: dict[bytes, bytes]) -> None:
+        self.rule = rule
+        self.path = path
+        self.argv = argv
+        self.environ = environ
+
+
+def skip_rule(
+    command_line: str, commands: Sequence[str], shell: str, environ: Mapping[bytes, bytes]
+) -> Skip | None:
+    """How to run a command that is not recorded; None for one that is recorded in full.
+
+    command_line is what shell, a path, was asked to run by -c. Each of commands is a
+    program's name, or its path, and the words that must be its first arguments,
+    separated by spaces: "rsync --server". For scp they may stand among other flags,
+    or be joined with them: "scp -t" is also `scp -r -t` and `scp -prt`.
+    """
+    if shell.rpartition("/")[2] not in _SHELLS or not _is_plain_environment(environ):
+        return None
+    words = split(command_line)
+    if not words or "=" in words[0]:
+        return None
+    for rule in commands:
+        if _matches(words, rule.split()):
+            break
+    else:
+        return None
+    path = _find(words[0], environ)
+    if path is None or not is_roots(path):
+        return None
+    return Skip(rule, path, words, {**environ, **ADDED})
+
+
+def split(command_line: str) -> list[str] | None:
+    """The words of a line that consists of plain and quoted words; None for any other."""
+    words: list[str] = []
+    word: str | None = None
+    at, end = 0, len(command_line)
+    while at < end:
+        c = command_line[at]
+        at += 1
+        if c in " \t":
+            if word is not None:
+                words.append(word)
+                word = None
+            continue
+        if c in "'\"":
+            close = command_line.find(c, at)
+            if close < 0:
+                return None
+            part = command_line[at:close]
+            at = close + 1
+            refused = _NOT_IN_SINGLE if c == "'" else _NOT_IN_DOUBLE
+            if not part.isprintable() or not refused.isdisjoint(part):
+                return None
+        elif c == "\\":
+            part = command_line[at : at + 1]
+            at += 1
+            # Letters and digits after a backslash are escapes in some shells.
+            if not part.isprintable() or not part.isascii() or part.isalnum() or not part:
+                return None
+        elif c in _PLAIN or c.isalnum():
+            if word is None and c in _NOT_FIRST:
+                return None
+            part = c
+        else:
+            return None
+        word = part if word is None else word + part
+    if word is not None:
+        words.append(word)
+    return words
+
+
+def is_roots(path: str) -> bool:
+    """Whether only root can change which regular, executable file the absolute path leads to."""
+    todo = [part for part in reversed(path.split("/")) if part]
+    at = ""
+    links = 0
+    try:
+        if not _is_only_roots(os.lstat("/")):
+            return False
+        while todo:
+            part = todo.pop()
+            if part == ".":
+                continue
+            if part == "..":
+                at = at.rpartition("/")[0]
+                continue
+            here = f"{at}/{part}"
+            status = os.lstat(here)
+            if stat.S_ISLNK(status.st_mode):
+                links += 1
+                if status.st_uid != 0 or links > _LINKS_LIMIT:
+                    return False
+                target = os.readlink(here)
+                if target.startswith("/"):
+                    at = ""
+                todo += [part for part in reversed(target.split("/")) if part]
+            elif not _is_only_roots(status):
+                return False
+            else:
+                at = here
+        return stat.S_ISREG(os.lstat(at or "/").st_mode) and os.access(at, os.X_OK)
+    except OSError:
+        return False
+
+
+def _is_only_roots(status: os.stat_result) -> bool:
+    return status.st_uid == 0 and not status.st_mode & 0o022
+
+
+def _is_plain_environment(environ: Mapping[bytes, bytes]) -> bool:
+    return not any(name.startswith(_LOADING) and name not in _HARMLESS for name in environ)
+
+
+def _matches(words: list[str], rule: list[str]) -> bool:
+    if not rule:
+        return False
+    program = words[0] if "/" in rule[0] else words[0].rpartition("/")[2]
+    if program != rule[0]:
+        return False
+    name = program.rpartition("/")[2]
+    arguments, wanted = words[1:], rule[1:]
+    if name == "rsync" and any(_is_refused_by_rsync(word) for word in arguments):
+        return False
+    flags = _FLAGS.get(name)
+    if flags is None or not wanted:
+        return arguments[: len(wanted)] == wanted
+    given: set[str] = set()
+    for word in arguments:
+        if len(word) < 2 or word[0] != "-" or not flags.issuperset(word[1:]):
+            break
+        given.update(word[1:])
+    # A rule's own flag that is none of the letters above is never found.
+    return all(word[0] == "-" and given.issuperset(word[1:]) for word in wanted)
+
+
+def _is_refused_by_rsync(word: str) -> bool:
+    if word.startswith("--"):
+        return word.startswith(_RSYNC_REFUSED)
+    # -s is --secluded-args; what follows an e is its value: "-logDtpre.iLsfxCIvu".
+    return word.startswith("-") and "s" in word.partition("e")[0]
+
+
+def _find(program: str, environ: Mapping[bytes, bytes]) -> str | None:
+    """The absolute path that a shell would run program from."""
+    if "/" in program:
+        return program if program.startswith("/") else None
+    for folder in os.fsdecode(environ.get(b"PATH", b"")).split(":"):
+        # What is in the current folder is nobody's to vouch for.
+        if not folder.startswith("/"):
+            return None
+        path = f"{folder}/{program}"
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+    return None

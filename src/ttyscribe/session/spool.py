@@ -1,0 +1,458 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The spool: what was captured, on disk before it is delivered, until a writer has it.
+
+One file for each recording is the mirror that survives the recorder, the queue
+that a writer which is down is served from, and what recovery reads:
+
+    header   its size a multiple of 4 KiB
+         0   magic, version, where the frames begin, length and CRC of the JSON at 512
+        64   the id of the last message that the writer took
+       128   two slots for a checkpoint, used by turns
+       512   JSON: the recording's identity, its settings and its writer
+    frames   each with its length, generation and CRC, in the order of capture
+
+A checkpoint is a moment in which the writer has taken all that was captured:
+the encoder's state, and the generation of the frames that follow it, which begin
+at the front again, so that a file stays small and in the page cache. A new
+checkpoint goes to the older slot, and frames of another generation than the
+newest whole slot's don't count, so there is no instant at which a kill leaves
+less than all. Numbers are in the machine's own byte order: a spool never leaves
+its host. While its recorder lives, the file is locked (flock(2)).
+"""
+
+from __future__ import annotations
+
+import _thread
+import errno
+import fcntl
+import os
+from _struct import Struct
+from zlib import crc32
+
+from ttyscribe.errors import SpoolError, reason
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from ttyscribe.tlog.encode import State
+
+    # Kind, time in nanoseconds, data, bytes of input and output up to here, where the next begins.
+    Frame = tuple[int, int, bytes, int, int, int]
+
+# Where the recorder service keeps its spools.
+SERVICE_FOLDER = "/var/spool/ttyscribe"
+SUFFIX = ".spool"
+# The header of a file whose recording was sent and may not have arrived.
+SENT = ".sent"
+MAGIC = b"ttyspool"
+# Of this layout, and of how events become messages: recovery has to make the very same again.
+VERSION = 1
+HEAD = Struct("=8sIIII")
+DELIVERED = Struct("=Q")
+DELIVERED_AT = 64
+# Generation, next id, bytes of input and output, density, window, cut-off input and output, CRC.
+SLOT = Struct("=IQQQd32p8p8pI")
+SLOTS_AT = (128, 256)
+JSON_AT = 512
+_PAGE = 4096
+
+# Length, generation, kind, time, bytes of input and output up to here; a CRC and the data follow.
+FIXED = Struct("=IIB3xQQQ")
+FRAME = FIXED.size + 4
+
+# Kinds of frames; the first three are kinds of events.
+OUTPUT, INPUT, WINDOW, FLUSH, NOTE, END = b"oirfne"
+
+# Blocks are reserved before they are needed, so that a full disk is noticed while what
+# is in flight still fits: the pump holds an event of 80 KiB at the most for each stream.
+# A session that never has much waiting does without, because giving reserved blocks back
+# costs more than all else at its end (measured on ext4: 2 ms against 5 us).
+_SMALL = 16 << 10
+_FIRST = 256 << 10
+_STEP = 1 << 20
+_MARGIN = 96 << 10
+# A file that grew beyond this while its writer was down is cut when it is up again.
+_KEEP = 4 << 20
+_RETRY = 500_000_000
+_SECOND = 1_000_000_000
+
+
+class Spool:
+    """The spool file of one recording that is going on.
+
+    tip is where the next frame goes, and read_at where read_back goes on. While
+    it is full nothing more should be captured; error says why.
+    """
+
+    def __init__(self, folder: str, name: str, about: bytes, *, limit: int, sync: str) -> None:
+        """Make the file name in folder, which is made too if need be.
+
+        about is JSON. limit bounds the bytes of all files in folder, 0 does not;
+        sync is "none", "second" or "always". Raises SpoolError.
+        """
+        self.path = f"{folder}/{name}"
+        self.error = ""
+        self._name = name
+        self._limit = limit
+        self._always = sync == "always"
+        self._each_second = sync == "second"
+        self._full = False
+        self._held: list[tuple[int, int, bytes, int, int]] = []
+        self._retry_at = 0
+        self._dirty = False
+        self._syncing = False
+        self._synced_at = 0
+        self._sync_failed = ""
+        self._folder = open_folder(folder)
+        self._generation = 1
+        self._start = (JSON_AT + len(about) + _PAGE - 1) // _PAGE * _PAGE
+        self.tip = self.read_at = self._start
+        # Frames may go up to here; the blocks are sure up to allocated.
+        self._reserved = self._start + _SMALL + _MARGIN
+        self._allocated = 0
+        self._fd = -1
+        try:
+            self._fd = self._create(name, about)
+        except OSError as error:
+            self.remove()
+            raise SpoolError(
+                f"{self.path}: can't make the recording's spool file: {reason(error)}"
+            ) from None
+
+    @property
+    def full(self) -> bool:
+        return self._full or bool(self._sync_failed)
+
+    @property
+    def used(self) -> int:
+        """Bytes of frames since the last checkpoint."""
+        return self.tip - self._start
+
+    @property
+    def behind(self) -> bool:
+        """Whether read_back has something to read."""
+        return self.read_at < self.tip
+
+    @property
+    def holds(self) -> bool:
+        """Whether events wait in memory for room."""
+        return bool(self._held)
+
+    def append(self, time: int, kind: int, data: bytes, bytes_in: int, bytes_out: int) -> bool:
+        """Keep one event; False if there was no room, so that it waits in memory for some.
+
+        bytes_in and bytes_out count all that was captured up to here.
+        """
+        end = self.tip + FRAME + len(data)
+        if end + _MARGIN > self._reserved and not self._full:
+            self._grow(end, time)
+        if kind == FLUSH:
+            # It leads to the next checkpoint, and so to room: it goes first, and there is always
+            # room for it.
+            return self._write(time, kind, data, bytes_in, bytes_out)
+        if (
+            not self._held
+            and end + FRAME <= self._reserved
+            and self._write(time, kind, data, bytes_in, bytes_out)
+        ):
+            return True
+        self._held.append((time, kind, data, bytes_in, bytes_out))
+        return False
+
+    def read_back(self, size: int) -> list[Frame]:
+        """Frames from read_at on, of size bytes or one more; moves read_at behind them."""
+        found = []
+        until = self.read_at + size
+        for frame in frames(self._fd, self.read_at, self._generation, self.tip):
+            found.append(frame)
+            self.read_at = frame[5]
+            if self.read_at >= until:
+                break
+        return found
+
+    def delivered(self, id: int) -> None:
+        """The writer has taken the messages up to id."""
+        os.pwrite(self._fd, DELIVERED.pack(id), DELIVERED_AT)
+        self._dirty = True
+
+    def checkpoint(self, state: State, bytes_in: int, bytes_out: int) -> None:
+        """All frames are in messages that the writer has taken; state is the encoder's now."""
+        generation = self._generation + 1
+        slot = pack_slot(generation, state, bytes_in, bytes_out)
+        os.pwrite(self._fd, slot, SLOTS_AT[generation % 2])
+        self._dirty = True
+        if self._always:
+            # Before the frames that it stands for are written over.
+            self._sync_now()
+        self._generation = generation
+        self.tip = self.read_at = self._start
+        if self._reserved > self._start + _KEEP:
+            self._reserved = self._allocated = self._start + _FIRST + _STEP
+            os.ftruncate(self._fd, self._reserved)
+        self._full = False
+        self._put_held()
+
+    def tick(self, now: int) -> None:
+        """Do what is due: force the file to the disk, try again to find room."""
+        if (self._full or self._held) and now >= self._retry_at:
+            self._grow(self.tip, now)
+            if not self._full:
+                self._put_held()
+        if self._dirty and self._each_second and now - self._synced_at >= _SECOND:
+            self._synced_at = now
+            if not self._syncing:
+                self._dirty = False
+                self._syncing = True
+                _thread.start_new_thread(self._sync_apart, (os.dup(self._fd),))
+
+    def due(self) -> int | None:
+        """When tick has something to do, in nanoseconds since the recording began."""
+        at = self._retry_at if self._full or self._held else None
+        if self._dirty and self._each_second:
+            sync_at = self._synced_at + _SECOND
+            return sync_at if at is None else min(at, sync_at)
+        return at
+
+    def forked(self) -> None:
+        """This process is a fork that goes on with the recording: its threads are gone."""
+        self._syncing = False
+
+    def close(self) -> None:
+        """Let go of the file and leave it to recovery."""
+        if self._always or self._each_second:
+            self._sync_now()
+        os.close(self._fd)
+        os.close(self._folder)
+
+    def remove(self) -> None:
+        """Remove the file: all of it is delivered, or nothing was captured."""
+        if self._fd >= 0:
+            os.unlink(self._name, dir_fd=self._folder)
+            os.close(self._fd)
+        os.close(self._folder)
+
+    def leave_note(self) -> None:
+        """Leave the header alone: all is sent, and it is to be seen whether it arrives."""
+        cut(self._fd, self._folder, self._name, self._start)
+        os.close(self._fd)
+        os.close(self._folder)
+
+    # Helpers.
+
+    def _create(self, name: str, about: bytes) -> int:
+        fd = os.open(
+            name,
+            os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
+            0o600,
+            dir_fd=self._folder,
+        )
+        try:
+            # Recovery leaves an empty file alone, so it can't come between.
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            head = HEAD.pack(MAGIC, VERSION, self._start, len(about), crc32(about))
+            slot = pack_slot(1, (1, 1.0, b"", b"", b""), 0, 0)
+            parts = [
+                head.ljust(SLOTS_AT[0], b"\0"),
+                bytes(SLOTS_AT[1] - SLOTS_AT[0]),
+                slot.ljust(JSON_AT - SLOTS_AT[1], b"\0"),
+                about,
+            ]
+            os.pwrite(fd, b"".join(parts), 0)
+            if self._always:
+                os.fsync(fd)
+                os.fsync(self._folder)
+        except OSError:
+            os.unlink(name, dir_fd=self._folder)
+            os.close(fd)
+            raise
+        return fd
+
+    def _write(self, time: int, kind: int, data: bytes, bytes_in: int, bytes_out: int) -> bool:
+        fixed = FIXED.pack(len(data), self._generation, kind, time, bytes_in, bytes_out)
+        check = crc32(data, crc32(fixed)).to_bytes(4, "little")
+        size = FRAME + len(data)
+        try:
+            written = os.pwritev(self._fd, (fixed, check, data), self.tip)
+            if self._always:
+                os.fdatasync(self._fd)
+        except OSError as error:
+            self._stuck(time, reason(error))
+            return False
+        if written != size:
+            self._stuck(time, os.strerror(errno.ENOSPC))
+            return False
+        self.tip += size
+        self._dirty = True
+        return True
+
+    def _grow(self, end: int, now: int) -> None:
+        """Reserve what end and the margin need; full if that can't be."""
+        step = self._allocated + _STEP if self._allocated else self._start + _FIRST
+        wanted = max(step, end + _MARGIN)
+        try:
+            if end + _MARGIN > self._reserved:
+                if not self._within_limit(wanted - self._allocated):
+                    self._stuck(now, f"its limit of {self._limit} bytes (spool.limit) is reached")
+                    return
+                os.posix_fallocate(self._fd, self._allocated, wanted - self._allocated)
+                self._reserved = self._allocated = wanted
+        except OSError as error:
+            self._stuck(now, reason(error))
+            return
+        self._full = False
+        self.error = ""
+
+    def _within_limit(self, more: int) -> bool:
+        if not self._limit:
+            return True
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                try:
+                    more += entry.stat(follow_symlinks=False).st_blocks * 512
+                except FileNotFoundError:
+                    continue
+        return more <= self._limit
+
+    def _stuck(self, now: int, why: str) -> None:
+        self._full = True
+        self._retry_at = now + _RETRY
+        self.error = f"{self.path.rpartition('/')[0]}: the spool is full: {why}"
+
+    def _put_held(self) -> None:
+        held, self._held = self._held, []
+        for number, frame in enumerate(held):
+            if not self.append(*frame):
+                self._held.extend(held[number + 1 :])
+                return
+
+    def _sync_now(self) -> None:
+        try:
+            os.fdatasync(self._fd)
+            self._dirty = False
+        except OSError as error:
+            self._note_sync(reason(error))
+
+    def _sync_apart(self, fd: int) -> None:
+        """In a thread of its own, so that a slow disk does not stop the terminal."""
+        try:
+            os.fdatasync(fd)
+            self._note_sync("")
+        except OSError as error:
+            self._note_sync(reason(error))
+        finally:
+            os.close(fd)
+            self._syncing = False
+
+    def _note_sync(self, failed: str) -> None:
+        self._sync_failed = failed
+        if failed:
+            self._dirty = True
+            self.error = f"{self.path}: can't force the spool to the disk: {failed}"
+
+
+def cut(fd: int, folder: int, name: str, start: int) -> None:
+    """Make a spool file, whose frames begin at start, a note of what was sent."""
+    os.ftruncate(fd, start)
+    os.rename(name, name.removesuffix(SUFFIX) + SENT, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def open_folder(path: str, *, make: bool = True) -> int:
+    """Open a folder for spool files, which is ours alone to write in; make it if need be.
+
+    Raises SpoolError.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        try:
+            fd = os.open(path, flags)
+        except FileNotFoundError:
+            if not make:
+                raise
+            os.makedirs(path, 0o700, exist_ok=True)
+            fd = os.open(path, flags)
+    except OSError as error:
+        why = reason(error)
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            why = "it is a symbolic link, or no folder"
+        raise SpoolError(f"{path}: can't use the spool folder: {why}") from None
+    status = os.fstat(fd)
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        os.close(fd)
+        what = "belongs to" if status.st_uid != os.geteuid() else "can be written by"
+        raise SpoolError(
+            f"{path}: can't use the spool folder: it {what} others; make it yours, with mode 0700"
+        )
+    return fd
+
+
+def abandoned(path: str) -> bool:
+    """Whether a folder holds a spool file that no recorder holds any more."""
+    try:
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return any(
+            name.endswith(SUFFIX) and not _locked(folder, name) for name in os.listdir(folder)
+        )
+    finally:
+        os.close(folder)
+
+
+def _locked(folder: int, name: str) -> bool:
+    """Whether a recorder, or another recovery, holds a file; one that has no header yet counts."""
+    try:
+        fd = os.open(
+            name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder
+        )
+    except OSError:
+        return True
+    try:
+        if not os.fstat(fd).st_size:
+            return True
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def user_folder(environ: Mapping[bytes, bytes]) -> str:
+    """The user's own spool folder: ttyscribe/spool in $XDG_STATE_HOME or ~/.local/state."""
+    state = environ.get(b"XDG_STATE_HOME", b"")
+    if not state.startswith(b"/"):
+        home = environ.get(b"HOME", b"")
+        if not home.startswith(b"/"):
+            import pwd
+
+            home = os.fsencode(pwd.getpwuid(os.getuid()).pw_dir)
+        state = home + b"/.local/state"
+    return os.fsdecode(state) + "/ttyscribe/spool"
+
+
+def pack_slot(generation: int, state: State, bytes_in: int, bytes_out: int) -> bytes:
+    """A checkpoint's slot."""
+    next_id, density, window, in_tail, out_tail = state
+    slot = SLOT.pack(
+        generation, next_id, bytes_in, bytes_out, density, window, in_tail, out_tail, 0
+    )
+    return slot[:-4] + crc32(slot[:-4]).to_bytes(4, "little")
+
+
+def frames(fd: int, at: int, generation: int, end: int) -> Iterator[Frame]:
+    """The whole frames of a generation from at to end, up to the first that is not whole."""
+    while at + FRAME <= end:
+        head = os.pread(fd, FRAME, at)
+        if len(head) < FRAME:
+            return
+        length, of, kind, time, bytes_in, bytes_out = FIXED.unpack_from(head)
+        if of != generation or length > end - at - FRAME:
+            return
+        data = os.pread(fd, length, at + FRAME)
+        check = crc32(data, crc32(head[: FIXED.size])).to_bytes(4, "little")
+        if len(data) < length or check != head[FIXED.size :]:
+            return
+        at += FRAME + length
+        yield kind, time, data, bytes_in, bytes_out, at

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ptys, raw mode, window sizes, spawning the shell, and plain pipes where there is no terminal."""
+
+from __future__ import annotations
+
+from ttyscribe.terminal.ends import Ends, open_ends, standard_descriptors
+from ttyscribe.terminal.raw import RawMode, window_of
+from ttyscribe.terminal.sink import Sink, open_nonblocking
+from ttyscribe.terminal.spawn import Child, exec_shell, spawn
+
+__all__ = [
+    "Child",
+    "Ends",
+    "RawMode",
+    "Sink",
+    "exec_shell",
+    "open_ends",
+    "open_nonblocking",
+    "spawn",
+    "standard_descriptors",
+    "window_of",
+]

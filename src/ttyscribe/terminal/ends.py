@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two sides that a session is recorded between: the user's and the shell's.
+
+Each of the user's three standard descriptors that is a terminal is a pty for
+the shell; each other one that is recorded is a pipe of its own (a socket pair
+where it is a socket: shells look), so that stdout and stderr stay apart; and one
+that is not recorded goes to the shell as it is.
+"""
+
+from __future__ import annotations
+
+import _socket
+import fcntl
+import os
+import stat
+import termios
+
+from ttyscribe.errors import TerminalError, reason
+from ttyscribe.terminal.raw import copy_window
+
+_NONE = -1
+
+
+class Ends:
+    """The descriptors of one session; -1 where there is none.
+
+    terminal: the user's terminal. master, slave: the pty. child: what becomes the
+    shell's standard input, output and error. outputs: (our end, the user's
+    descriptor) for each recorded output that is no terminal; input likewise
+    (the user's descriptor, our end), or None.
+    """
+
+    __slots__ = ("child", "input", "master", "outputs", "slave", "terminal")
+
+    def __init__(self) -> None:
+        self.terminal = _NONE
+        self.master = _NONE
+        self.slave = _NONE
+        self.child = [_NONE, _NONE, _NONE]
+        self.outputs: list[tuple[int, int]] = []
+        self.input: tuple[int, int] | None = None
+
+    def close_childs(self) -> None:
+        """Close the shell's ends of our pipes, once the shell has them."""
+        for fd in set(self.child) - {_NONE, 0, 1, 2, self.slave}:
+            os.close(fd)
+        self.child = [_NONE, _NONE, _NONE]
+
+
+def open_ends(fds: tuple[int, int, int], *, log_input: bool, log_output: bool) -> Ends:
+    """Make the shell's side for the user's descriptors fds, some of which may be closed (-1).
+
+    Raises TerminalError if the system has no pty or descriptor left.
+    """
+    ends = Ends()
+    terminals = [fd >= 0 and os.isatty(fd) for fd in fds]
+    try:
+        if any(terminals):
+            ends.terminal = fds[terminals.index(True)]
+            ends.master, ends.slave = _open_pty(ends.terminal)
+        for number, fd in enumerate(fds):
+            if fd < 0:
+                continue
+            if terminals[number]:
+                ends.child[number] = ends.slave
+            elif number == 0:
+                if log_input:
+                    theirs, ours = _pair(fd)
+                    os.set_blocking(ours, False)
+                    ends.child[0] = theirs
+                    ends.input = (fd, ours)
+                else:
+                    ends.child[0] = fd
+            elif log_output and number == 2 and ends.outputs and _same(fd, fds[1]):
+                # Both go to one place: one pipe keeps their order as the shell wrote it.
+                ends.child[2] = ends.child[1]
+            elif log_output:
+                ours, theirs = _pair(fd)
+                os.set_blocking(ours, False)
+                ends.child[number] = theirs
+                ends.outputs.append((ours, fd))
+            else:
+                ends.child[number] = fd
+    except OSError as error:
+        raise TerminalError(f"no pty or pipe for the shell: {reason(error)}") from None
+    return ends
+
+
+def standard_descriptors() -> tuple[int, int, int]:
+    """Our standard descriptors, -1 for each that was closed when we were started.
+
+    To be called before anything is opened: the holes are filled with /dev/null,
+    so that no file of ours lands where a program writes its messages.
+    """
+    fds = []
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+            fds.append(fd)
+        except OSError:
+            # The lowest free descriptor is this one.
+            os.open(os.devnull, os.O_RDWR)
+            fds.append(_NONE)
+    return fds[0], fds[1], fds[2]
+
+
+def _open_pty(terminal: int) -> tuple[int, int]:
+    """A pty with the modes and the window size of terminal; the master does not block."""
+    master, slave = (above_standard(fd) for fd in os.openpty())
+    os.set_blocking(master, False)
+    termios.tcsetattr(slave, termios.TCSANOW, termios.tcgetattr(terminal))
+    copy_window(terminal, slave)
+    return master, slave
+
+
+def _same(one: int, other: int) -> bool:
+    first, second = os.fstat(one), os.fstat(other)
+    return (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
+
+
+def _pair(like: int) -> tuple[int, int]:
+    """A pipe (read end, write end), or a socket pair if like is a socket."""
+    if stat.S_ISSOCK(os.fstat(like).st_mode):
+        one, other = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        pair = (one.detach(), other.detach())
+    else:
+        pair = os.pipe()
+    return above_standard(pair[0]), above_standard(pair[1])
+
+
+def above_standard(fd: int) -> int:
+    """fd moved out of the way of the standard descriptors, one of which may be closed."""
+    if fd > 2:
+        return fd
+    moved: int = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(fd)
+    return moved

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starting the real shell so that it can't tell the difference."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import termios
+
+from ttyscribe.errors import NOT_EXECUTABLE, NOT_FOUND, SpawnError, printable
+from ttyscribe.terminal.ends import above_standard
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Mapping, Sequence
+    from typing import NoReturn
+else:
+    import _signal as signal
+
+# What Python sets to ignored at its start; a shell must not inherit that,
+# but for what its starter ignores (systemd ignores SIGPIPE for services).
+_PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
+_BY_SHELL = "/bin/sh"
+
+
+class Child:
+    """A program to be started: the file to run (looked up in PATH if it has no slash),
+    its whole argument vector including argv[0], and its environment, all in bytes or text.
+
+    ignored are the signals of those that Python ignores that the program is to ignore too.
+    """
+
+    __slots__ = ("argv", "environ", "ignored", "path")
+
+    def __init__(
+        self,
+        path: str,
+        argv: Sequence[str],
+        environ: Mapping[bytes, bytes],
+        ignored: Sequence[int] = (),
+    ) -> None:
+        self.path = path
+        self.argv = list(argv)
+        self.environ = dict(environ)
+        self.ignored = ignored
+
+
+def spawn(child: Child, fds: tuple[int, int, int], terminal: int) -> int:
+    """Start child on the descriptors fds; return its pid.
+
+    fds stand for its standard input, output and error; one that is -1 is closed.
+    terminal is a pty's slave that becomes the controlling terminal of the child's
+    new session. With -1 the child stays in our session, unless we lead one that has
+    no terminal: then it leads one as well. Raises SpawnError with
+    status 127 or 126 if the program is not there or may not run.
+    """
+    report_read, report_write = os.pipe()
+    # Out of the way of descriptors 0 to 2, which may be closed for us.
+    report_write = above_standard(report_write)
+    leads = terminal < 0 and os.getsid(0) == os.getpid() and not _has_terminal()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            signal.set_wakeup_fd(-1)
+            if leads:
+                os.setsid()
+            _become(child, fds, terminal)
+        except OSError as error:
+            os.write(report_write, b"%d" % (error.errno or errno.EIO))
+        except BaseException:  # nothing of ours may go on in the child
+            os.write(report_write, b"%d" % errno.EINVAL)
+        os._exit(NOT_FOUND)
+    os.close(report_write)
+    report = os.read(report_read, 16)
+    os.close(report_read)
+    if report:
+        os.waitpid(pid, 0)
+        raise _spawn_error(child, int(report))
+    return pid
+
+
+def exec_shell(child: Child) -> NoReturn:
+    """Become child on the descriptors that we have. Raises SpawnError if that can't be."""
+    try:
+        _exec(child)
+    except OSError as error:
+        raise _spawn_error(child, error.errno or errno.EIO) from None
+
+
+def _become(child: Child, fds: tuple[int, int, int], terminal: int) -> NoReturn:
+    if terminal >= 0:
+        os.setsid()
+        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+    # First out of the way, then into place: a target may be another's source.
+    sources = [fd if fd < 0 else fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in fds]
+    for target, source in enumerate(sources):
+        if source < 0:
+            try:
+                os.close(target)
+            except OSError:
+                pass
+        else:
+            os.dup2(source, target, inheritable=True)
+    _exec(child)
+
+
+def _exec(child: Child) -> NoReturn:
+    for number in _PYTHON_IGNORES:
+        signal.signal(number, signal.SIG_IGN if number in child.ignored else signal.SIG_DFL)
+    try:
+        if "/" in child.path:
+            os.execve(child.path, child.argv, child.environ)
+        os.execvpe(child.path, child.argv, child.environ)
+    except OSError as error:
+        if error.errno != errno.ENOEXEC:
+            raise
+        # A script without a first line that names its interpreter, as every shell runs it.
+        os.execve(_BY_SHELL, [_BY_SHELL, child.path, *child.argv[1:]], child.environ)
+
+
+def stands_apart(pid: int) -> bool:
+    """Whether our child pid has a session of its own, so that no signal of ours reaches it."""
+    return os.getsid(pid) != os.getsid(0)
+
+
+def _has_terminal() -> bool:
+    """Whether we have a controlling terminal."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+def _spawn_error(child: Child, number: int) -> SpawnError:
+    name = printable(child.path)
+    if number in (errno.ENOENT, errno.ENOTDIR):
+        return SpawnError(f"{name}: not found", NOT_FOUND)
+    return SpawnError(f"{name}: can't run: {os.strerror(number)}", NOT_EXECUTABLE)
+
+

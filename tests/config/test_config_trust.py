@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A configuration that the recorded user could change is refused for the login shell."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ttyscribe.config import ConfigError, Loaded, load
+from ttyscribe.config.views import RecSession
+
+ALICE = 54321
+STAFF = 54322
+
+pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="gives files to other users")
+
+
+@pytest.fixture
+def etc() -> Iterator[Path]:
+    """A folder on a path that root alone can write to."""
+    with tempfile.TemporaryDirectory(dir="/etc") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "rec-session.conf").write_text('{"latency": 3}')
+        (folder / "rec-session.conf.d").mkdir()
+        (folder / "rec-session.conf.d/a.conf").write_text('{"payload": 64}')
+        yield folder
+
+
+def login(etc: Path, user: int = ALICE, groups: tuple[int, ...] = (STAFF,)) -> Loaded[RecSession]:
+    return load("rec-session", folder=str(etc), user=user, groups=groups)
+
+
+def test_roots_files_are_read(etc: Path) -> None:
+    loaded = login(etc)
+    assert (loaded.values["latency"], loaded.values["payload"]) == (3, 64)
+
+
+def test_without_a_recorded_user_any_file_is_read(etc: Path) -> None:
+    os.chown(etc / "rec-session.conf", ALICE, STAFF)
+    assert load("rec-session", folder=str(etc)).values["latency"] == 3
+
+
+@pytest.mark.parametrize("what", [".", "rec-session.conf", "rec-session.conf.d"])
+def test_what_belongs_to_the_user_is_refused(etc: Path, what: str) -> None:
+    os.chown(etc / what, ALICE, 0)
+    with pytest.raises(ConfigError, match=f"refused, .* belongs to uid {ALICE}; run: chown root"):
+        login(etc)
+    assert login(etc, user=ALICE + 1).values["latency"] == 3
+
+
+@pytest.mark.parametrize("what", [".", "rec-session.conf", "rec-session.conf.d"])
+def test_what_anybody_can_write_to_is_refused(etc: Path, what: str) -> None:
+    (etc / what).chmod(0o757)
+    for user in (ALICE, 0):
+        with pytest.raises(ConfigError, match="has mode 0757, so anybody can write to it"):
+            login(etc, user)
+
+
+@pytest.mark.parametrize("what", [".", "rec-session.conf", "rec-session.conf.d/a.conf"])
+def test_what_the_users_group_can_write_to_is_refused(etc: Path, what: str) -> None:
+    os.chown(etc / what, 0, STAFF)
+    (etc / what).chmod(0o775)
+    with pytest.raises(ConfigError, match=f"has mode 0775, so its group {STAFF} can write to it"):
+        login(etc)
+    assert login(etc, groups=()).values["latency"] == 3
+    assert login(etc, user=0).values["latency"] == 3
+
+
+def test_the_groups_are_looked_up_if_they_are_not_given(etc: Path) -> None:
+    import grp
+    import pwd
+
+    user = pwd.getpwnam("daemon")
+    group = grp.getgrgid(user.pw_gid)
+    os.chown(etc, 0, group.gr_gid)
+    etc.chmod(0o775)
+    with pytest.raises(ConfigError, match=f"its group {group.gr_gid} can write"):
+        load("rec-session", folder=str(etc), user=user.pw_uid)
+
+
+def test_a_link_of_the_user_is_refused(etc: Path) -> None:
+    (etc / "rec-session.conf").rename(etc / "real.conf")
+    (etc / "rec-session.conf").symlink_to("real.conf")
+    assert login(etc).values["latency"] == 3
+    os.lchown(etc / "rec-session.conf", ALICE, 0)
+    with pytest.raises(ConfigError, match="belongs to uid"):
+        login(etc)
+
+
+def test_a_link_into_a_folder_of_the_user_is_refused(etc: Path, tmp_path: Path) -> None:
+    (etc / "theirs").mkdir()
+    os.chown(etc / "theirs", ALICE, 0)
+    (etc / "theirs/x.conf").write_text("{}")
+    (etc / "rec-session.conf.d/b.conf").symlink_to("../theirs/../theirs/x.conf")
+    with pytest.raises(ConfigError, match=rf"b\.conf: refused, .*/theirs belongs to uid {ALICE}"):
+        login(etc)
+
+
+def test_links_in_a_circle_are_an_error(etc: Path) -> None:
+    (etc / "rec-session.conf.d/b.conf").symlink_to("b.conf")
+    with pytest.raises(ConfigError, match="too many symbolic links"):
+        login(etc)
+
+
+def test_in_a_sticky_folder_only_what_belongs_to_the_user_is_refused(etc: Path) -> None:
+    etc.chmod(0o1777)
+    assert login(etc).values["latency"] == 3
+    os.chown(etc / "rec-session.conf", ALICE, 0)
+    with pytest.raises(ConfigError, match="belongs to uid"):
+        login(etc)
+
+
+def test_a_sticky_folder_of_the_user_is_refused(etc: Path) -> None:
+    etc.chmod(0o1755)
+    os.chown(etc, ALICE, 0)
+    with pytest.raises(ConfigError, match="belongs to uid"):
+        login(etc)
+
+
+def test_root_reads_what_belongs_to_root(etc: Path) -> None:
+    assert login(etc, user=0, groups=(0,)).values["latency"] == 3
+
+
+def test_no_descriptor_is_left_open(etc: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    login(etc)
+    os.chown(etc / "rec-session.conf.d/a.conf", ALICE, 0)
+    with pytest.raises(ConfigError):
+        login(etc)
+    assert os.listdir("/proc/self/fd") == before

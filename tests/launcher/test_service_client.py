@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The launcher's own client, compiled for real, before a recorder service of ours."""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ttyscribe.recorder import wire
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPILE = ROOT / "packaging" / "compile-launcher"
+# What the interpreter's script is given, in place of recording.
+REPORT = """
+import json, os, sys
+noted = os.environb.get(b"SERVICE")
+print(json.dumps([sys.argv[1:], None if noted is None else noted.decode()]))
+"""
+TIMEOUT = 20.0
+
+
+class Service:
+    """A launcher, and the socket that it asks."""
+
+    def __init__(self, folder: Path, launcher: Path) -> None:
+        self.launcher = launcher
+        self.path = folder / "recorder.sock"
+        self.path.unlink(missing_ok=True)
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket.settimeout(TIMEOUT)
+        self.socket.bind(str(self.path))
+        self.socket.listen()
+        self.given = 0
+
+    def start(
+        self, argv: list[bytes], environ: dict[bytes, bytes] | None = None, **more: object
+    ) -> subprocess.Popen[bytes]:
+        """The launcher with exactly this argv and environment; its output on pipes."""
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": -1, "stderr": -1}
+        return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
+            argv, executable=self.launcher, env=environ or {}, **{**pipes, **more}
+        )
+
+    def accept(self) -> tuple[socket.socket, bytes]:
+        """The client's connection, and its HELLO."""
+        connection, _ = self.socket.accept()
+        connection.settimeout(TIMEOUT)
+        packet, fds, _, _ = socket.recv_fds(connection, wire.PACKET_MAX, 3)
+        self.given = len(fds)
+        for fd in fds:
+            # Ours would keep the pipes that they are from ending.
+            os.close(fd)
+        return connection, packet
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+@pytest.fixture(scope="module", params=["no libc", "libc"])
+def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("client")
+    (folder / "main.py").write_text(REPORT)
+    libc = {"WITH_LIBC": "1"} if request.param == "libc" else {}
+    subprocess.run(
+        [COMPILE, folder / "ttyscribe-rec-session", sys.executable, folder / "main.py"],
+        env={**os.environ, **libc, "CFLAGS": f'-DSERVICE_SOCKET="{folder}/recorder.sock"'},
+        check=True,
+    )
+    return folder
+
+
+@pytest.fixture
+def service(compiled: Path) -> Iterator[Service]:
+    one = Service(compiled, compiled / "ttyscribe-rec-session")
+    yield one
+    one.close()
+
+
+def told(process: subprocess.Popen[bytes]) -> object:
+    """What the interpreter was told of the service; None if that was not asked."""
+    out, err = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, err) == (0, b"")
+    return json.loads(out)[1]
+
+
+def record(connection: socket.socket, fds: list[int], *fields: bytes) -> None:
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    connection.sendmsg([wire.pack(wire.RECORD, *fields)], rights)
+
+
+@pytest.mark.parametrize(
+    ("argv", "environ"),
+    [
+        ([b"-bash"], {}),
+        ([b"ttyscribe-rec-session", b"-c", b"echo \xff\n", b"", b"x" * 40000], {}),
+        ([b""], {b"A": b"", b"TERM": b"xterm=1", b"B": b"=", b"PATH": b"", b"TERMINAL": b"no"}),
+        ([b"-" * 1024], dict.fromkeys(wire.ENVIRONMENT[:5], b"v" * 4096)),
+        ([b"-sh"], {b"N%d" % n: b"v" * 9000 for n in range(100)}),
+    ],
+)
+def test_it_says_byte_for_byte_what_the_python_client_says(
+    service: Service, argv: list[bytes], environ: dict[bytes, bytes]
+) -> None:
+    process = service.start(argv, environ)
+    connection, packet = service.accept()
+    hello = wire.Hello(argv[0], b"012", False, environ, argv[1:], list(environ))
+    assert packet == hello.packed()
+    assert service.given == 3
+    connection.send(wire.pack(wire.DIRECT))
+    assert told(process) == ""
+
+
+@pytest.mark.parametrize(
+    ("argv", "environ"),
+    [
+        ([b"-sh", b"--help"], {}),
+        ([b"-sh", b"--configuration"], {}),
+        ([b"-sh", b"-x", b"--login"], {}),
+        ([b"-" * 1025], {}),
+        ([b"-sh", b"x" * 49152], {}),
+        ([b"-sh"], {b"TERM": b"x" * 4097}),
+        ([b"-sh"], {b"N%d" % n + b"x" * 100: b"" for n in range(100)}),
+        ([b"-sh"], {b"N%d" % n: b"" for n in range(600)}),
+    ],
+)
+def test_what_is_unusual_goes_to_python_before_the_service_is_asked(
+    service: Service, argv: list[bytes], environ: dict[bytes, bytes]
+) -> None:
+    assert told(service.start(argv, environ)) is None
+    service.socket.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        service.socket.accept()
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"V99", "the recorder service speaks version 99, we 1; restart it"),
+        (b"V" + b"9" * 5000, "restart it"),
+        (b"?", "the recorder service gives no answer; restart it"),
+        (b"", "the recorder service gives no answer; restart it"),
+        (b"B", "the recorder service gives no answer; restart it"),
+        (b"Bsh", "the recorder service gives no answer; restart it"),
+        (b"Edeny\0/bin/sh", "the recorder service gives no answer; restart it"),
+        (b"R/bin/sh\0\0", "gives an answer that is none"),
+        (b"R/bin/sh\0\0oo", "gives an answer that is none"),
+        (b"R/bin/sh\0\0ooo\0/bin/ls", "gives an answer that is none"),
+        (b"R/bin/sh\0\0ppp", "gives an answer that is none"),
+        (b"Rsh\0\0ooo", "gives an answer that is none"),
+    ],
+)
+def test_an_answer_that_is_none_is_told_to_python_which_does_not_ask_again(
+    service: Service, answer: bytes, words: str
+) -> None:
+    process = service.start([b"-sh"])
+    connection, _ = service.accept()
+    if answer:
+        connection.send(answer)
+    connection.close()
+    note = told(process)
+    assert isinstance(note, str) and words in note
+
+
+def test_a_shell_that_is_not_recorded_takes_the_launchers_place(service: Service) -> None:
+    environ = {b"SHELL": b"/x", b"TLOG_REC_SESSION_SHELL": b"/y", b"A": b"a"}
+    process = service.start([b"-x", b"-c", b"echo $$ $0; exec env"], environ)
+    connection, _ = service.accept()
+    connection.send(wire.pack(wire.BARE, b"/bin/dash"))
+    out, _ = process.communicate(timeout=TIMEOUT)
+    first, *rest = out.splitlines()
+    assert first == b"%d -dash" % process.pid
+    assert {b"SHELL=/bin/dash", b"A=a"} <= set(rest)
+    assert not any(line.startswith(b"TLOG_REC") for line in rest)
+
+
+@pytest.mark.parametrize(
+    ("shell", "status", "line"),
+    [
+        (b"/nowhere/sh\x1b\xc3\xa9", 127, rb"ttyscribe: /nowhere/sh\x1b\xc3\xa9: not found"),
+        (b"/dev/null", 126, b"ttyscribe: /dev/null: can't run: Permission denied"),
+    ],
+)
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_shell_that_does_not_start_is_one_line(
+    service: Service, shell: bytes, status: int, line: bytes, recorded: bool
+) -> None:
+    process = service.start([b"-x"])
+    connection, _ = service.accept()
+    if recorded:
+        record(connection, [], shell, b"", b"ooo")
+        assert connection.recv(wire.PACKET_MAX) == b"F%d" % status
+        connection.send(wire.DONE)
+    else:
+        connection.send(wire.pack(wire.BARE, shell))
+    assert process.communicate(timeout=TIMEOUT) == (b"", line + b"\n")
+    assert process.returncode == status
+
+
+def test_a_script_without_a_first_line_is_run_by_sh(service: Service, tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text('echo "$0" "$@"\n')
+    script.chmod(0o755)
+    process = service.start([b"-x", b"one", b"two"])
+    connection, _ = service.accept()
+    connection.send(wire.pack(wire.BARE, os.fsencode(script)))
+    out, _ = process.communicate(timeout=TIMEOUT)
+    assert out == os.fsencode(script) + b" one two\n"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "out", "line"),
+    [
+        (b"deny", 1, b"", b"login refused, because the session can't be recorded: why\n"),
+        (b"allow", 5, b"in\n", b"this session is not recorded: why\n"),
+    ],
+)
+def test_a_session_that_cannot_be_recorded_has_the_outcome_that_the_service_says(
+    service: Service, outcome: bytes, status: int, out: bytes, line: bytes
+) -> None:
+    process = service.start([b"-x", b"-c", b"echo in; exit 5"])
+    connection, _ = service.accept()
+    connection.send(wire.pack(wire.FAILED, outcome, b"/bin/sh", b"why"))
+    assert process.communicate(timeout=TIMEOUT) == (out, b"ttyscribe: " + line)
+    assert process.returncode == status
+
+
+def test_the_shell_gets_what_was_passed_and_nothing_else(service: Service) -> None:
+    command = b"ls /proc/self/fd; readlink /proc/self/fd/1 >&2; exit 9"
+    process = service.start([b"-x", b"-c", command])
+    connection, _ = service.accept()
+    read, write = os.pipe()
+    record(connection, [write], b"/bin/sh", b"no terminal: no notice", b"opo")
+    os.close(write)
+    assert connection.recv(wire.PACKET_MAX) == wire.pack(wire.ENDED, b"%d" % (9 << 8))
+    connection.send(wire.pack(wire.DONE, b"a complaint"))
+    out, err = process.communicate(timeout=TIMEOUT)
+    with os.fdopen(read, "rb") as file:
+        # One more is the folder that ls reads.
+        assert file.read() == b"0\n1\n2\n3\n"
+    assert (process.returncode, out) == (9, b"")
+    pipe, complaint = err.split(b"\n", 1)
+    assert pipe.startswith(b"pipe:") and complaint == b"a complaint\r\n"
+
+
+def test_a_program_in_the_shells_place_has_its_own_words(service: Service) -> None:
+    process = service.start([b"-x"], {b"A": b"a", b"PYTHONNOUSERSITE": b""})
+    connection, _ = service.accept()
+    record(connection, [], b"/bin/sh", b"", b"ooo", b"/usr/bin/env", b"env", b"-u", b"A")
+    assert connection.recv(wire.PACKET_MAX) == b"X0"
+    connection.send(wire.DONE)
+    out, _ = process.communicate(timeout=TIMEOUT)
+    assert sorted(out.splitlines()) == [b"PYTHONNOUSERSITE=1", b"SHELL=/bin/sh"]
+
+
+def test_signals_that_were_ignored_or_blocked_are_the_shells_as_well(service: Service) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "signal.signal(signal.SIGPIPE, signal.SIG_DFL)\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_DFL)\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])\n"
+        "os.execve(sys.argv[1], ['-x'], {})\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, service.launcher], stdout=-1)
+    connection, _ = service.accept()
+    grep = [b"/bin/grep", b"grep", b"-E", b"^Sig(Ign|Blk)", b"/proc/self/status"]
+    record(connection, [], b"/bin/sh", b"", b"ooo", *grep)
+    connection.recv(wire.PACKET_MAX)
+    connection.send(wire.DONE)
+    out, _ = process.communicate(timeout=TIMEOUT)
+    assert out == b"SigBlk:\t0000000000000800\nSigIgn:\t0000000000000002\n"
+
+
+def test_without_its_recorder_the_shell_ends(service: Service) -> None:
+    process = service.start([b"-x", b"-c", b"echo there; exec sleep 1000"])
+    connection, _ = service.accept()
+    record(connection, [], b"/bin/sh", b"", b"ooo")
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"there\n"
+    connection.close()
+    _, err = process.communicate(timeout=TIMEOUT)
+    assert err == b"ttyscribe: the recorder is gone; the session ends\r\n"
+    assert process.returncode == 1

@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: Apache-2.0
+"""packaging/install and packaging/uninstall, run for real into a folder and into this machine."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.system.machine import LOCK
+
+ROOT = Path(__file__).resolve().parents[2]
+INSTALL = ROOT / "packaging" / "install"
+UNINSTALL = ROOT / "packaging" / "uninstall"
+SHELL = "/usr/bin/ttyscribe-rec-session"
+NAME = "ttyscribe"
+
+
+def run(*command: object) -> str:
+    done = subprocess.run(
+        [str(word) for word in command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def tree(folder: Path) -> set[str]:
+    """Every path below a folder, relative."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def modes(stage: Path) -> dict[str, int]:
+    """Every path and its mode, but for our own modules: somebody may be editing those."""
+    return {
+        path: (stage / path).lstat().st_mode
+        for path in tree(stage)
+        if "/site-packages/ttyscribe/" not in path
+    }
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An installation below a folder, made once; tests work on copies of it."""
+    stage = tmp_path_factory.mktemp("staged") / "stage"
+    run(INSTALL, "--destdir", stage)
+    return stage
+
+
+@pytest.fixture
+def stage(staged: Path, tmp_path: Path) -> Path:
+    copy = tmp_path / "stage"
+    shutil.copytree(staged, copy, symlinks=True)
+    return copy
+
+
+def test_every_line_of_the_table_is_installed_with_its_mode(staged: Path) -> None:
+    expected = {
+        "usr/bin/ttyscribe": 0o755,
+        "usr/bin/ttyscribe-rec-session": 0o711,
+        "usr/lib/ttyscribe": 0o755,
+        "usr/lib/tmpfiles.d/ttyscribe.conf": 0o644,
+        "etc/ttyscribe": 0o755,
+        "etc/ttyscribe/rec-session.conf.d": 0o755,
+        "etc/ttyscribe/rec.conf.d": 0o755,
+        "etc/ttyscribe/play.conf.d": 0o755,
+        "usr/lib/ttyscribe/bin/ttyscribe-wait": 0o711,
+        "usr/lib/sysusers.d/ttyscribe.conf": 0o644,
+        "usr/lib/systemd/journald@ttyscribe.conf.d/ttyscribe.conf": 0o644,
+        "usr/lib/systemd/system/ttyscribe-recorder.service": 0o644,
+        "usr/lib/systemd/system/ttyscribe-recorder.socket": 0o644,
+        "var/spool/ttyscribe": 0o700,
+        "var/log/ttyscribe": 0o700,
+        "run/ttyscribe": 0o755,
+        "run/ttyscribe/outer": 0o700,
+        "run/ttyscribe/lock": 0o1777,
+    }
+    for source in (ROOT / "conf").glob("*.conf"):
+        expected[f"etc/ttyscribe/{source.name}"] = 0o644
+        expected[f"usr/lib/ttyscribe/conf/{source.name}"] = 0o644
+    for source in (ROOT / "man").glob("*.[158]"):
+        expected[f"usr/share/man/man{source.suffix[1:]}/{source.name}"] = 0o644
+    modes = {path: stat.S_IMODE((staged / path).stat().st_mode) for path in expected}
+    assert modes == expected
+    outside = {
+        path
+        for path in tree(staged)
+        if not path.startswith("usr/lib/ttyscribe/") and not (staged / path).is_dir()
+    }
+    assert outside <= set(expected)
+
+
+def test_volatile_folders_are_made_at_every_boot(staged: Path) -> None:
+    text = (staged / "usr/lib/tmpfiles.d/ttyscribe.conf").read_text()
+    assert text.splitlines() == [
+        "d /run/ttyscribe 0755 ttyscribe ttyscribe -",
+        "d /run/ttyscribe/outer 0700 ttyscribe ttyscribe -",
+        "d /run/ttyscribe/lock 1777 ttyscribe ttyscribe -",
+    ]
+
+
+def test_nothing_installed_names_the_folder_it_was_staged_in(staged: Path) -> None:
+    for path in staged.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            assert os.fsencode(staged) not in path.read_bytes(), path
+    assert b"/usr/lib/ttyscribe/bin/python3" in (staged / "usr/bin/ttyscribe").read_bytes()
+
+
+def test_the_byte_code_is_there_and_current(staged: Path) -> None:
+    packages = next((staged / "usr/lib/ttyscribe/lib").glob("python3*/site-packages/ttyscribe"))
+    for source in packages.rglob("*.py"):
+        (code,) = (source.parent / "__pycache__").glob(f"{source.stem}.*.pyc")
+        assert int.from_bytes(code.read_bytes()[8:12], "little") == int(source.stat().st_mtime)
+
+
+def test_doing_it_again_changes_nothing(stage: Path) -> None:
+    before = modes(stage)
+    run(INSTALL, "--destdir", stage)
+    assert modes(stage) == before
+
+
+def test_another_prefix(tmp_path: Path) -> None:
+    run(INSTALL, "--destdir", tmp_path, "--prefix", "/opt/rec")
+    assert (tmp_path / "opt/rec/bin/ttyscribe").exists()
+    assert (
+        b"/opt/rec/lib/ttyscribe" in (tmp_path / "opt/rec/bin/ttyscribe-rec-session").read_bytes()
+    )
+    assert not (tmp_path / "usr").exists()
+    run(UNINSTALL, "--destdir", tmp_path, "--prefix", "/opt/rec")
+    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
+
+
+def test_uninstall_leaves_no_file(stage: Path) -> None:
+    run(UNINSTALL, "--destdir", stage)
+    assert [path for path in stage.rglob("*") if not path.is_dir()] == []
+    assert not (stage / "etc/ttyscribe").exists()
+    assert not (stage / "usr/lib/ttyscribe").exists()
+
+
+def test_uninstalling_twice_is_no_error(stage: Path) -> None:
+    run(UNINSTALL, "--destdir", stage)
+    run(UNINSTALL, "--destdir", stage)
+
+
+def test_configuration_of_an_admin_stays(stage: Path) -> None:
+    conf = stage / "etc/ttyscribe"
+    default = conf / "rec-session.conf"
+    assert default.exists(), "there is a default to change"
+    pristine = default.read_bytes()
+    default.write_bytes(b"// mine\n{}\n")
+    (conf / "rec.conf.d" / "10-mine.conf").write_text("{}\n")
+
+    out = run(INSTALL, "--destdir", stage)
+    assert default.read_bytes() == b"// mine\n{}\n"
+    assert (conf / "rec-session.conf.new").read_bytes() == pristine
+    assert "kept your /etc/ttyscribe/rec-session.conf" in out
+
+    out = run(UNINSTALL, "--destdir", stage)
+    assert default.read_bytes() == b"// mine\n{}\n"
+    assert not (conf / "rec-session.conf.new").exists()
+    assert (conf / "rec.conf.d" / "10-mine.conf").exists()
+    assert f"kept {default}" in out and f"kept {conf / 'rec.conf.d'}" in out
+
+    run(UNINSTALL, "--destdir", stage, "--purge")
+    assert not default.exists()
+
+
+def test_configuration_that_nobody_changed_follows_the_new_defaults(stage: Path) -> None:
+    # An older version's default, as it was installed then.
+    for folder in ("etc/ttyscribe", "usr/lib/ttyscribe/conf"):
+        (stage / folder / "rec-session.conf").write_bytes(b"// old default\n{}\n")
+    run(INSTALL, "--destdir", stage)
+    new = (ROOT / "conf" / "rec-session.conf").read_bytes()
+    assert (stage / "etc/ttyscribe/rec-session.conf").read_bytes() == new
+    assert not (stage / "etc/ttyscribe/rec-session.conf.new").exists()
+
+
+def test_undelivered_data_stays_and_is_named(stage: Path) -> None:
+    data = stage / "var/spool/ttyscribe/session"
+    data.write_bytes(b"captured")
+    assert f"kept {data.parent}, which is not empty" in run(UNINSTALL, "--destdir", stage)
+    assert data.read_bytes() == b"captured"
+
+
+def test_shells_gets_the_login_shell_once_and_loses_it_again(stage: Path) -> None:
+    shells = stage / "etc/shells"
+    before = "# shells\n/bin/sh\n/bin/bash"
+    shells.write_text(before)
+    shells.chmod(0o644)
+    for _ in range(2):
+        run(INSTALL, "--destdir", stage)
+        assert shells.read_text() == f"{before}\n{SHELL}\n"
+    run(UNINSTALL, "--destdir", stage)
+    assert shells.read_text() == before + "\n"
+    assert stat.S_IMODE(shells.stat().st_mode) == 0o644
+
+
+def test_users_of_our_shell_get_a_plain_one(stage: Path) -> None:
+    for shell in ("bin/bash", "bin/zsh"):
+        (stage / shell).parent.mkdir(exist_ok=True)
+        (stage / shell).write_text("#!\n")
+        (stage / shell).chmod(0o755)
+    link = f"{SHELL}-shell-bin-zsh"
+    (stage / link[1:]).symlink_to("ttyscribe-rec-session")
+    gone = f"{SHELL}-shell-bin-gone"
+    (stage / gone[1:]).symlink_to("ttyscribe-rec-session")
+    passwd = stage / "etc/passwd"
+    passwd.write_text(
+        "root:x:0:0::/root:/bin/sh\n"
+        f"ann:x:1001:1001::/:{SHELL}\n"
+        f"ben:x:1002:1002::/:{link}\n"
+        f"cyd:x:1003:1003::/:{gone}\n"
+    )
+    out = run(UNINSTALL, "--destdir", stage)
+    shells = dict(line.split(":")[::6] for line in passwd.read_text().splitlines())
+    assert shells == {"root": "/bin/sh", "ann": "/bin/bash", "ben": "/bin/zsh", "cyd": "/bin/bash"}
+    for line in ("ann has the shell /bin/bash now", "ben has the shell /bin/zsh now"):
+        assert line in out
+    assert not (stage / link[1:]).is_symlink()
+
+
+def test_the_shell_that_users_get_can_be_named(stage: Path) -> None:
+    (stage / "bin").mkdir()
+    (stage / "bin/dash").write_text("#!\n")
+    (stage / "bin/dash").chmod(0o755)
+    passwd = stage / "etc/passwd"
+    passwd.write_text(f"ann:x:1001:1001::/:{SHELL}\n")
+
+    done = subprocess.run(
+        [UNINSTALL, "--destdir", stage, "--reset-shell", "/bin/fish"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "packaging/uninstall: --reset-shell /bin/fish: no such program\n"
+    assert (stage / SHELL[1:]).exists()
+
+    run(UNINSTALL, "--destdir", stage, "--reset-shell", "/bin/dash")
+    assert passwd.read_text() == "ann:x:1001:1001::/:/bin/dash\n"
+
+
+@pytest.mark.parametrize("program", [INSTALL, UNINSTALL])
+def test_a_relative_folder_is_one_line(program: Path) -> None:
+    done = subprocess.run(
+        [program, "--destdir", "stage"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"{program.name}: --destdir stage: must be an absolute path\n"
+
+
+def test_an_interpreter_that_is_too_old_or_none_changes_nothing(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [INSTALL, "--destdir", tmp_path, "--python", "/bin/false"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "/bin/false: not a Python 3.11 or newer" in done.stderr
+    assert tree(tmp_path) == set()
+
+
+@pytest.fixture
+def machine() -> Iterator[None]:
+    """Guards this machine: nothing of ours before, and nothing after."""
+    assert os.geteuid() == 0, "must be root"
+    with open(LOCK, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield from guarded()
+
+
+def guarded() -> Iterator[None]:
+    if Path(SHELL).exists() or Path("/etc/ttyscribe").exists():
+        pytest.fail("ttyscribe is installed on this machine; the test would remove it")
+    # What a test run that was killed left of a recorder that runs no more.
+    shutil.rmtree("/run/ttyscribe", ignore_errors=True)
+    try:
+        yield
+    finally:
+        subprocess.run([UNINSTALL, "--purge"], check=False)
+        subprocess.run(["userdel", "-f", "ttyscribe-test"], capture_output=True, check=False)
+        shutil.rmtree("/var/spool/ttyscribe", ignore_errors=True)
+
+
+def listing(places: tuple[str, ...]) -> set[str]:
+    """What these folders have of ours; other tests may use them at the same time."""
+    return {
+        f"{place}/{name}"
+        for place in places
+        for name in os.listdir(place)
+        if NAME in name and "-test-" not in name
+    }
+
+
+@pytest.mark.system
+@pytest.mark.xdist_group("installed")
+def test_the_machine_is_as_before_after_install_and_uninstall(
+    machine: None, tmp_path: Path
+) -> None:
+    places = ("/usr/bin", "/usr/lib", "/usr/lib/tmpfiles.d", "/etc", "/var/spool", "/run")
+    before = listing(places)
+    shells = Path("/etc/shells").read_bytes()
+
+    run(INSTALL)
+    account = pwd.getpwnam("ttyscribe")
+    assert account.pw_uid < 1000 and account.pw_shell == "/usr/sbin/nologin"
+    spool = os.stat("/var/spool/ttyscribe")
+    assert (spool.st_uid, stat.S_IMODE(spool.st_mode)) == (account.pw_uid, 0o700)
+    assert Path("/etc/shells").read_bytes() == shells + f"{SHELL}\n".encode()
+
+    # From anywhere, whatever the environment brings along.
+    (tmp_path / "ttyscribe.py").write_text("raise SystemExit('hostile')")
+    (tmp_path / "sitecustomize.py").write_text("raise SystemExit('hostile')")
+    (tmp_path / "typing.py").write_text("raise SystemExit('hostile')")
+    done = subprocess.run(
+        ["/usr/bin/ttyscribe", "--version"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path), "PYTHONHOME": str(tmp_path), "LC_ALL": "xx"},
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout.startswith(b"ttyscribe ") and done.stderr == b""
+
+    # What a killed recorder leaves, and what a user puts beside it.
+    Path("/run/ttyscribe/lock/pts-1a-8800.00000000000000000001-1").write_text("gone")
+    Path("/run/ttyscribe/lock/planted").symlink_to(tmp_path)
+
+    run("useradd", "-M", "--shell", SHELL, "ttyscribe-test")
+    out = run(UNINSTALL)
+    assert "ttyscribe-test has the shell /bin/bash now" in out
+    assert pwd.getpwnam("ttyscribe-test").pw_shell == "/bin/bash"
+    assert run("su", "-", "ttyscribe-test", "-c", "echo works").endswith("works\n")
+    run("userdel", "ttyscribe-test")
+    assert tmp_path.exists()
+    assert listing(places) == before
+    assert Path("/etc/shells").read_bytes() == shells
+    with pytest.raises(KeyError):
+        pwd.getpwnam("ttyscribe")

@@ -1,0 +1,514 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recording login shell against bash: the same entries, the same results, line by line."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import random
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.driving import Terminal, wait_until
+from tests.system import sides
+from tests.system.ownmachine import CONFIG, LAUNCHER, NOTICE, USER, OwnMachine, own_machine
+from tests.system.sides import PATH, Result, Side, Sshd
+
+from ttyscribe.events import OUTPUT
+from ttyscribe.tlog import Decoder
+
+pytestmark = pytest.mark.system
+
+MODES = ("direct", "service")
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnMachine]:
+    with own_machine(tmp_path_factory.mktemp("machine")) as machine:
+        machine.add_user(USER)
+        yield machine
+
+
+@pytest.fixture(scope="module")
+def sshd(machine: OwnMachine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    server = Sshd(tmp_path_factory.mktemp("sshd") / "server", pam=False)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def bash(machine: OwnMachine, sshd: Sshd) -> Iterator[Side]:
+    side = sides.plain_bash(machine, sshd)
+    yield side
+    side.disconnect()
+
+
+@pytest.fixture(scope="module", params=MODES)
+def ours(machine: OwnMachine, sshd: Sshd, request: pytest.FixtureRequest) -> Iterator[Side]:
+    with sides.recording(machine, sshd, request.param) as side:
+        yield side
+
+
+# What a login shell is asked: as `ssh host COMMAND`.
+COMMANDS = {
+    "exit 0": "exit 0",
+    "exit 1": "exit 1",
+    "exit 255": "exit 255",
+    "no such command": "no-such-command",
+    "syntax error": "if",
+    "out and err apart": "echo out; echo err >&2; echo out again; printf 'no line end'",
+    "name and options": 'echo "$0" "$#" "$-"; shopt login_shell; echo "$SHELL"',
+    "arguments": 'tr "\\0" "\\n" </proc/$$/cmdline; true',
+    "environment": "env | sort",
+    "umask, folder, nice": "umask; pwd; nice; ulimit -a; ulimit -Ha",
+    "limits": "grep -v '^Max pending' /proc/$$/limits; cat /proc/$$/oom_score_adj"
+    " /proc/$$/coredump_filter /proc/$$/timerslack_ns /proc/$$/cgroup",
+    "status": "grep -E '^(Umask|Uid|Gid|Groups|NoNewPrivs|Seccomp|Cap|Cpus_allowed)'"
+    " /proc/$$/status; stat -c %U:%G /proc/$$",
+    # Without a child, for which bash changes its own signals.
+    "signals": "while read -r name value; do case $name in SigPnd*|ShdPnd*|SigBlk*|SigIgn*|SigCgt*)"
+    ' echo "$name $value";; esac; done </proc/$$/status; trap',
+    "signals of a child": "grep -E '^(SigPnd|ShdPnd|SigBlk|SigIgn|SigCgt)' /proc/self/status",
+    "descriptors": "readlink /proc/$$/fd/0 /proc/$$/fd/1 /proc/$$/fd/2;"
+    " for n in 3 4 5 6 7 8 9 10 11 12; do [ -e /proc/$$/fd/$n ] && echo $n; done",
+    "access modes": "for n in 0 1 2; do grep flags /proc/$$/fdinfo/$n; done",
+    "session and group": "read -r pid comm state parent group session tty foreground rest"
+    " </proc/$$/stat; [ $pid = $session ] && echo leads its session;"
+    " [ $pid = $group ] && echo leads its group; [ $group = $foreground ] && echo foreground;"
+    " [ $tty = 0 ] && echo no terminal; tty; (exec 9<>/dev/tty) 2>&1 | sed 's/.*: //'",
+    "signal to the group": "kill -TERM 0; echo not reached",
+    "signal to its group": "kill -KILL -$$; echo not reached",
+    "signal to the parent's child": "sh -c 'kill -HUP $PPID'; echo not reached",
+    "background": "(sleep 0.3; echo late; echo late too >&2) & echo first",
+    "disowned": "sleep 0.2 & disown; echo first; exit 4",
+    "detached": "(sleep 0.4; echo alive) </dev/null >/dev/null 2>&1 & echo first",
+    "input ends at once": "cat; echo eof",
+    "sub shell": "bash -c 'exit 9'; echo $?; (exit 8); echo $?; false | true; echo $?",
+    "many lines": "seq 1 20000",
+    "both many lines": "seq 1 5000; seq 1 5000 >&2",
+    "bytes": "printf '\\000\\377\\376\\200a\\r\\n\\033[31m'",
+    "locale": "locale 2>&1; LC_ALL=de_DE.ISO-8859-1 printf 'x\\344\\n'",
+    "replaced": "exec sh -c 'exit 5'",
+    "utmp": "who am i",
+}
+SIGNALS = ("TERM", "KILL", "HUP", "INT", "QUIT", "PIPE", "USR1", "SEGV", "XFSZ", "RTMIN")
+COMMANDS |= {f"kill -{name}": f"echo before; kill -{name} $$; echo after" for name in SIGNALS}
+
+# And as the input of `ssh host`, for a shell that reads what it is to do.
+SCRIPTS = {
+    "nothing": "",
+    "exit 3": "echo hello\nexit 3\n",
+    "no line end": "echo hello",
+    "login shell": 'echo "$0" "$-"; shopt login_shell; tty; echo "$PS1"\n',
+    "reads its own input": "cat\nfirst\nsecond\n",
+    "head": "head -c 3\nabcdef\necho rest\n",
+    "dies": "echo one\nkill -TERM $$\necho two\n",
+    "syntax error": "echo one\nfi\necho two\n",
+    "environment": "env | sort\n",
+}
+
+
+def compared(
+    bash: Side, ours: Side, entry: Callable[[Side], Result], *, terminal: bool = False
+) -> None:
+    """Run entry on both sides and compare; ours must have been recorded."""
+    bash.enter()
+    expected = sides.masked(entry(bash))
+    ours.enter()
+    before = ours.log_size()
+    found, notices = sides.without_notice(sides.masked(entry(ours)))
+    assert found == expected
+    assert notices == (1 if terminal else 0)
+    assert ours.log_size() > before, "not recorded"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_ssh_with_a_command(bash: Side, ours: Side, name: str) -> None:
+    compared(bash, ours, lambda side: side.ssh(COMMANDS[name]))
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_ssh_with_commands_on_its_input(bash: Side, ours: Side, name: str) -> None:
+    compared(bash, ours, lambda side: side.ssh(data=SCRIPTS[name].encode()))
+
+
+# Without a local terminal a person's own ssh -t is ssh -tt.
+ON_A_TERMINAL = [
+    "exit 0", "exit 255", "out and err apart", "name and options", "arguments", "environment",
+    "umask, folder, nice", "limits", "status", "signals", "signals of a child", "descriptors",
+    "access modes", "session and group", "signal to the group", "signal to its group",
+    "signal to the parent's child", "many lines", "bytes", "replaced", "kill -TERM", "kill -KILL",
+    "kill -HUP", "kill -INT", "utmp",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*ON_A_TERMINAL, "stty -a; stty size"])
+def test_ssh_t_with_a_command(bash: Side, ours: Side, name: str) -> None:
+    command = COMMANDS.get(name, name)
+    compared(bash, ours, lambda side: side.ssh(command, options=["-tt"]), terminal=True)
+
+
+def test_ssh_T_and_n_and_from_a_file(bash: Side, ours: Side, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.write_text("one\ntwo\n")
+
+    def from_file(side: Side) -> Result:
+        with open(data, "rb") as file:
+            return side.ssh("cat; echo end", stdin=file, data=None)
+
+    compared(bash, ours, lambda side: side.ssh("cat; tty", options=["-T"], data=b"input"))
+    compared(bash, ours, lambda side: side.ssh("cat; tty", options=["-n"], data=b"input"))
+    compared(bash, ours, from_file)
+
+
+@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, 65536, 3_000_000, 50_000_000])
+def test_binary_data_passes_both_ways(bash: Side, ours: Side, tmp_path: Path, size: int) -> None:
+    data = tmp_path / "data"
+    data.write_bytes(random.Random(size).randbytes(size))
+
+    def copy(side: Side) -> Result:
+        with open(data, "rb") as stdin, open(tmp_path / side.name, "wb") as out:
+            result = side.ssh("cat", stdin=stdin, data=None, out=out)
+        digest = hashlib.sha256((tmp_path / side.name).read_bytes()).hexdigest()
+        return Result(digest.encode(), result.err, result.status)
+
+    compared(bash, ours, copy)
+    assert (tmp_path / ours.name).read_bytes() == data.read_bytes()
+    assert ours.log is not None
+    ours.log.unlink()
+
+
+ENTRIES: dict[str, Callable[[Side], Result]] = {
+    "su -": lambda side: side.run(["su", "-", USER], data=b"echo $0 $-; pwd; exit 5\n"),
+    "su": lambda side: side.run(["su", USER], data=b"echo $0; pwd; exit 6\n"),
+    "su - -c": lambda side: side.run(["su", "-", USER, "-c", "echo $0; env | sort; exit 7"]),
+    "su -c": lambda side: side.run(["su", USER, "-c", "cat; echo $0 $*", "a", "b"], data=b"in"),
+    "su -c killed": lambda side: side.run(["su", USER, "-c", "kill -TERM $$"]),
+    "su -c dumped": lambda side: side.run(["su", USER, "-c", "kill -KILL $$"]),
+    "sudo -i": lambda side: side.run(["sudo", "-u", USER, "-i"], data=b"env | sort\nexit 4\n"),
+    "sudo -i command": lambda side: side.run(["sudo", "-u", USER, "-i", "echo", "a  b", "$0"]),
+    "runuser -l": lambda side: side.run(["runuser", "-l", USER, "-c", "echo $0; exit 8"]),
+    "as cron": lambda side: side.started(
+        "-c", 'echo "$0"; env | sort; cat; echo err >&2; exit 9',
+        env={"HOME": f"/home/{USER}", "LOGNAME": USER, "PATH": PATH, "SHELL": side.shell},
+        stderr=subprocess.STDOUT,
+    ),
+    "empty environment": lambda side: side.started("-c", "echo $0; env | grep -v ^SHELL=", env={}),
+    "login, empty environment": lambda side: side.started(login=True, env={}),
+    "no TERM, other locale": lambda side: side.started(
+        "-c", "printf 'n\\303\\244 \\344 ' ; echo $LANG; locale charmap",
+        env={"LANG": "de_DE.ISO-8859-1", "HOME": f"/home/{USER}", "SHELL": side.shell},
+    ),
+    "environment with odd bytes": lambda side: side.started(
+        "-c", "env | sort | od -c",
+        env={"A": "\udcff\udcfe", "B": "l1\nl2", "PATH": PATH, "SHELL": side.shell, "_": "x"},
+    ),
+    "script and arguments": lambda side: side.started(
+        "-c", 'printf "<%s>" "$0" "$@"', "name", "", "a b", "\udcff", "--", "-l"
+    ),
+    "options": lambda side: side.started("-e", "-u", "-c", "echo $-; false; echo no"),
+    "stdin closed": lambda side: side.started("-c", "readlink /proc/$$/fd/0; cat", closed=[0]),
+    "stdout closed": lambda side: side.started("-c", "echo out; echo err >&2; exit 3", closed=[1]),
+    "stderr closed": lambda side: side.started("-c", "echo out; echo err >&2; exit 3", closed=[2]),
+    "all closed": lambda side: side.started("-c", "echo out; exit 3", closed=[0, 1, 2]),
+    "stdin closed, login": lambda side: side.started(login=True, closed=[0]),
+    "one file for out and err": lambda side: side.started(
+        "-c", "for n in 1 2 3 4; do echo out $n; echo err $n >&2; done", stderr=subprocess.STDOUT
+    ),
+    "nice": lambda side: side.run(
+        ["nice", "-n", "7", "su", USER, "-c", "nice; umask; ulimit -n -c -s"]
+    ),
+    "limited": lambda side: side.run(
+        ["sh", "-c", f"umask 027; ulimit -n 64 -c 0; exec su {USER} -c 'umask; ulimit -n'"]
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_entry(bash: Side, ours: Side, name: str) -> None:
+    compared(bash, ours, ENTRIES[name])
+
+
+@pytest.mark.parametrize("name", ["TERM", "KILL", "HUP", "PIPE", "USR1"])
+def test_the_shells_death_by_signal_is_ours(bash: Side, ours: Side, name: str) -> None:
+    number = signal.Signals[f"SIG{name}"]
+    compared(bash, ours, lambda side: side.started("-c", f"kill -{name} $$"))
+    assert ours.started("-c", f"kill -{name} $$").status == -number
+
+
+def test_a_reader_that_goes_away_ends_the_writer(bash: Side, ours: Side) -> None:
+    def cut_off(side: Side) -> Result:
+        with side.start("-c", "yes; echo $? >&2; exit 4") as process:
+            assert process.stdout is not None
+            first = process.stdout.read(4)
+            process.stdout.close()
+            process.stdout = None
+            _, err = process.communicate(timeout=30)
+        return Result(first, err, process.returncode)
+
+    compared(bash, ours, cut_off)
+
+
+def test_all_three_on_one_socket(bash: Side, ours: Side) -> None:
+    def on_socket(side: Side) -> Result:
+        here, there = socket.socketpair()
+        with side.start(
+            "-c", "cat; echo err >&2; echo out; test -S /proc/self/fd/1 && echo socket",
+            stdin=there, stdout=there, stderr=there,
+        ) as process:  # fmt: skip
+            there.close()
+            here.sendall(b"input\n")
+            here.shutdown(socket.SHUT_WR)
+            out = b""
+            while data := here.recv(65536):
+                out += data
+            status = process.wait(30)
+        return Result(out, b"", status)
+
+    compared(bash, ours, on_socket)
+
+
+def test_ignored_signals_stay_ignored(bash: Side, ours: Side) -> None:
+    # As under nohup, and as systemd does with SIGPIPE for its services.
+    script = "trap '' PIPE XFSZ HUP INT QUIT TERM; exec su %s -c 'grep SigIgn /proc/self/status'"
+    compared(bash, ours, lambda side: side.run(["bash", "-c", script % USER]))
+
+
+@pytest.mark.parametrize("name", ["INT", "QUIT", "TERM", "HUP"])
+def test_signal_sent_to_the_login_shell_reaches_the_shell(
+    bash: Side, ours: Side, name: str
+) -> None:
+    def signalled(side: Side) -> Result:
+        script = f"trap 'echo got it; exit 3' {name}; echo ready; while sleep 0.02; do :; done"
+        with side.start("-c", script) as process:
+            assert process.stdout is not None
+            first = process.stdout.readline()
+            os.kill(process.pid, signal.Signals[f"SIG{name}"])
+            out, err = process.communicate(timeout=30)
+        return Result(first + out, err, process.returncode)
+
+    compared(bash, ours, signalled)
+
+
+def screen(terminal: Terminal) -> bytes:
+    return terminal.seen.replace(NOTICE.rstrip("\n").encode() + b"\r\n", b"")
+
+
+def test_interactive_session_looks_the_same(bash: Side, ours: Side) -> None:
+    def session(side: Side) -> Result:
+        side.enter()
+        with side.ssh_terminal() as terminal:
+            terminal.expect(rb"ready\$ ")
+            for line in (
+                "echo $0 $- $TERM $SHLVL $SHELL",
+                "tty | tr 0-9 N",
+                "stty -a",
+                "cat <<end\nä €\nend",
+                "sh -c 'exit 7'",
+                "echo $?",
+            ):
+                for part in line.split("\n"):
+                    terminal.line(part)
+                    terminal.expect(rb"ready\$ |\?2004h> ")
+            terminal.line("exit 5")
+            status = terminal.finish()
+        return Result(screen(terminal), b"", status)
+
+    compared(bash, ours, session)
+
+
+def test_keyboard_signals_reach_the_foreground_job(bash: Side, ours: Side) -> None:
+    def session(side: Side) -> Result:
+        side.enter()
+        with side.ssh_terminal() as terminal:
+            terminal.expect(rb"ready\$ ")
+            for job, key in (("1001", b"\x03"), ("1002", b"\x1c"), ("1003", b"\x1a")):
+                terminal.line(f"sleep {job}")
+                wait_until(lambda job=job: side.machine.running("sleep", job), "no job")
+                terminal.send(key)
+                terminal.expect(rb"ready\$ ")
+                terminal.line("echo status $?")
+                terminal.expect(rb"ready\$ ")
+            terminal.line("jobs; fg")
+            terminal.expect(rb"sleep 1003\r\n.*sleep 1003\r\n")
+            terminal.send(b"\x03")
+            terminal.expect(rb"ready\$ ")
+            terminal.send(b"\x04")
+            status = terminal.finish()
+        return Result(screen(terminal), b"", status)
+
+    compared(bash, ours, session)
+    assert not ours.machine.running("sleep")
+
+
+def test_login_on_a_terminal(bash: Side, ours: Side) -> None:
+    def session(side: Side) -> Result:
+        argv = ["setsid", "-c", "-w", "login", "-f", USER]
+        with Terminal(argv, env={"PATH": "/usr/bin:/bin:/usr/sbin", "TERM": "xterm"}) as terminal:
+            terminal.expect(rb"ready\$ ")
+            terminal.line("echo $0 $SHELL; pwd; umask")
+            terminal.expect(rb"ready\$ ")
+            terminal.line("exit 3")
+            status = terminal.finish()
+        return Result(screen(terminal), b"", status)
+
+    compared(bash, ours, session)
+
+
+def test_hang_up_ends_the_shell_and_its_job_and_spares_nohup(bash: Side, ours: Side) -> None:
+    for side in (bash, ours):
+        hang_up(side)
+    wait_until(lambda: all(ended(ours).values()), "a recording has no end")
+
+
+def hang_up(side: Side) -> None:
+    running = side.machine.running
+    side.enter()
+    with side.ssh_terminal() as terminal:
+        terminal.expect(rb"ready\$ ")
+        for line in ("nohup sleep 2001 >/dev/null 2>&1 &", "sleep 2002 & disown", "sleep 2003 &"):
+            terminal.line(line)
+            terminal.expect(rb"ready\$ ")
+        terminal.line("sleep 2004")
+        wait_until(lambda: running("sleep", "2004"), "no job")
+        terminal.kill(signal.SIGKILL)
+        wait_until(lambda: not running("sleep", "2003"), f"{side.name}: the job goes on")
+        wait_until(lambda: not running("sleep", "2004"), f"{side.name}: the job goes on")
+        wait_until(lambda: not running("-bash"), f"{side.name}: the shell goes on")
+    spared = running("sleep")
+    assert len(spared) == 2, side.name
+    for pid in spared:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_sigterm_to_the_recorder_ends_in_order(bash: Side, ours: Side) -> None:
+    ours.enter()
+    before = set(ours.recordings())
+    with ours.ssh_terminal() as terminal:
+        terminal.expect(rb"ready\$ ")
+        terminal.line("echo $PPID.")
+        recorder = int(terminal.expect(rb"[\r\n](\d+)\.\r\n").group(1))
+        terminal.expect(rb"ready\$ ")
+        terminal.line("echo last words")
+        terminal.expect(rb"[\r\n]last words\r\n")
+        os.kill(recorder, signal.SIGTERM)
+        terminal.finish()
+    wait_until(lambda: all(ended(ours).values()), "the recording has no end")
+    (rec,) = set(ours.recordings()) - before
+    decoder = Decoder()
+    events = [event for message in ours.recordings()[rec] for event in decoder.decode(message)]
+    assert b"last words" in b"".join(data for _, kind, data in events if kind == OUTPUT)
+
+
+def ended(side: Side) -> dict[str, bool]:
+    """For each recording whether its last message is the end."""
+    return {
+        rec: (found[-1].extra or {}).get("event") == "end"
+        for rec, found in side.recordings().items()
+    }
+
+
+SHELLS = ("/bin/bash", "/bin/dash", "/bin/zsh", "/bin/tcsh", "/usr/bin/fish", "/bin/rbash")
+
+
+@pytest.fixture(scope="module")
+def symlinks(machine: OwnMachine) -> dict[str, str]:
+    """By shell, the name of the login shell that stands for it."""
+    folder = Path("/run/shells")
+    folder.mkdir()
+    names = {}
+    for shell in SHELLS:
+        name = folder / f"ttyscribe-rec-session-shell{shell.replace('/', '-')}"
+        name.symlink_to(LAUNCHER)
+        names[shell] = str(name)
+    return names
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_shell(
+    machine: OwnMachine, sshd: Sshd, ours: Side, symlinks: dict[str, str], shell: str
+) -> None:
+    base = shell.rpartition("/")[2]
+    plain = Side(machine, sshd, f"plain-{base}", shell, None, None)
+    recorded = Side(machine, sshd, f"{ours.name}-{base}", symlinks[shell], ours.values, ours.log)
+    args = 'sh -c \'tr "\\0" "|" </proc/$PPID/cmdline; echo\'; '
+    commands = (f"{args} echo hello; echo err >&2; exit 7", "no-such-command")
+    try:
+        for command in commands:
+            compared(plain, recorded, functools.partial(by_command, command))
+            compared(plain, recorded, functools.partial(by_input, command))
+        compared(
+            plain, recorded, lambda side: side.ssh("echo $SHELL; tty", options=["-tt"]),
+            terminal=True,
+        )  # fmt: skip
+        compared(plain, recorded, lambda side: side.started("-c", "echo a; kill -TERM $$", "x"))
+    finally:
+        plain.disconnect()
+        recorded.disconnect()
+
+
+def by_command(command: str, side: Side) -> Result:
+    return side.ssh(command)
+
+
+def by_input(command: str, side: Side) -> Result:
+    return side.ssh(data=f"{command}\n".encode())
+
+
+def test_shell_that_is_missing_or_may_not_run(ours: Side, tmp_path: Path) -> None:
+    assert ours.values is not None
+    broken = Path("/run/broken-shell")
+    broken.write_text("#!/bin/sh\n")
+    broken.chmod(0o644)
+    assert ours.ssh("true").status == 0
+    for path, status, why in (("/run/no-shell", 127, b"not found"), (broken, 126, b"can't run")):
+        ours.machine.configure({**ours.values, "shell": str(path)})
+        for words in ((), ("true",)):
+            result = ours.ssh(*words)
+            assert result.status == status
+            assert result.out == b""
+            assert result.err.count(b"\n") == 1
+            assert why in result.err
+    assert CONFIG.exists()
+
+
+def test_jobs_of_a_closed_session_keep_no_channel(bash: Side, ours: Side) -> None:
+    compared(
+        bash, ours,
+        lambda side: side.ssh("nohup sleep 0.5 >/dev/null 2>&1 </dev/null & echo done"),
+    )  # fmt: skip
+
+
+def test_sftp_works(bash: Side, ours: Side, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.write_bytes(os.urandom(300_000))
+
+    def transfer(side: Side) -> Result:
+        side.ssh("rm -f copy")
+        back = tmp_path / f"back-{side.name}"
+        config = str(side.sshd.folder / "ssh_config")
+        batch = f"put {data} copy\nget copy {back}\nls -1 copy\n"
+        result = side.run(["sftp", "-q", "-b", "-", "-F", config, "host"], data=batch.encode())
+        assert back.read_bytes() == data.read_bytes()
+        return Result(result.out.replace(str(back).encode(), b"back"), result.err, result.status)
+
+    compared(bash, ours, transfer)
+
+
+def test_sshd_with_pam(machine: OwnMachine, bash: Side, ours: Side, tmp_path: Path) -> None:
+    server = Sshd(tmp_path / "pam", pam=True)
+    plain = Side(machine, server, "plain", bash.shell, None, None)
+    recorded = Side(machine, server, ours.name, ours.shell, ours.values, ours.log)
+    try:
+        compared(plain, recorded, lambda side: side.ssh("env | sort; ulimit -a; exit 3"))
+        compared(plain, recorded, lambda side: side.ssh(data=b"echo $0; exit 4\n"))
+        compared(plain, recorded, lambda side: side.ssh("tty; id", options=["-tt"]), terminal=True)
+    finally:
+        plain.disconnect()
+        recorded.disconnect()
+        server.stop()

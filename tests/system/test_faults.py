@@ -1,0 +1,423 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faults that are really produced: the login comes to the outcome that the admin chose."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from tests.driving import wait_until
+from tests.system import sides
+from tests.system.ownmachine import (
+    CONFIG,
+    NOTICE,
+    SOCKET,
+    USER,
+    OwnMachine,
+    mount,
+    own_machine,
+)
+from tests.system.sides import Result, Side, Sshd
+
+from ttyscribe.events import OUTPUT
+from ttyscribe.tlog import Decoder, parse
+from ttyscribe.writers.syslog import FACILITIES, PRIORITIES
+
+pytestmark = pytest.mark.system
+
+MODES = ("direct", "service")
+# A login must come to its outcome in a second; the rest is for a loaded machine.
+SOON = 4.0
+RECORDER = [sys.executable, "-I", "-m", "ttyscribe", "recorder"]
+ALERT = b"<%d>" % (FACILITIES["authpriv"] * 8 + PRIORITIES["alert"])
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnMachine]:
+    with own_machine(tmp_path_factory.mktemp("machine")) as machine:
+        machine.add_user(USER)
+        yield machine
+
+
+@pytest.fixture(scope="module")
+def sshd(machine: OwnMachine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    server = Sshd(tmp_path_factory.mktemp("sshd") / "server", pam=False)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module", params=MODES)
+def ours(machine: OwnMachine, sshd: Sshd, request: pytest.FixtureRequest) -> Iterator[Side]:
+    with sides.recording(machine, sshd, request.param) as side:
+        side.enter()
+        yield side
+
+
+class SystemLog:
+    """Whatever is sent to /dev/log."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        Path("/dev/log").unlink(missing_ok=True)
+        self._socket.bind("/dev/log")
+        Path("/dev/log").chmod(0o666)
+
+    def read(self) -> list[bytes]:
+        found = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                found.append(self._socket.recv(1 << 20))
+        return found
+
+    def alerts(self) -> list[bytes]:
+        return [line for line in self.read() if line.startswith(ALERT)]
+
+    def close(self) -> None:
+        self._socket.close()
+        Path("/dev/log").unlink(missing_ok=True)
+
+
+@pytest.fixture
+def log(machine: OwnMachine) -> Iterator[SystemLog]:
+    log = SystemLog()
+    yield log
+    log.close()
+
+
+# How each fault is produced.
+
+
+@contextlib.contextmanager
+def moved(path: str | Path) -> Iterator[None]:
+    """path is missing."""
+    aside = Path(f"{path}.aside")
+    Path(path).rename(aside)
+    try:
+        yield
+    finally:
+        if Path(path).is_dir():
+            shutil.rmtree(path)
+        aside.rename(path)
+
+
+@contextlib.contextmanager
+def locked(path: str | Path) -> Iterator[None]:
+    """Nobody but root may use path."""
+    status = Path(path).stat()
+    os.chown(path, 0, 0)
+    os.chmod(path, 0o700)
+    try:
+        yield
+    finally:
+        os.chown(path, status.st_uid, status.st_gid)
+        os.chmod(path, status.st_mode)
+
+
+@contextlib.contextmanager
+def full(path: Path) -> Iterator[None]:
+    """The folder path is on a file system without a free block."""
+    status = path.stat()
+    mount("tmpfs", path, f"size=64k,mode=700,uid={status.st_uid},gid={status.st_gid}")
+    try:
+        with contextlib.suppress(OSError), open(path / "ballast", "wb", 0) as file:
+            while True:
+                file.write(bytes(4096))
+        yield
+    finally:
+        subprocess.run(["umount", "-l", path], check=True)
+
+
+@contextlib.contextmanager
+def no_more_ptys() -> Iterator[None]:
+    """The login has its terminal, and there is no other."""
+    subprocess.run(["mount", "-o", "remount,max=1", "/dev/pts"], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["mount", "-o", "remount,max=200", "/dev/pts"], check=True)
+
+
+def spool_folder(side: Side) -> Path:
+    if side.name == "service":
+        return Path("/var/spool/ttyscribe")
+    return Path(f"/home/{USER}/.local/state/ttyscribe/spool")
+
+
+def log_folder(side: Side) -> Path:
+    assert side.log is not None
+    return side.log.parent
+
+
+@contextlib.contextmanager
+def unmakeable(path: Path) -> Iterator[None]:
+    """path is missing, and where it belongs nobody but root may write."""
+    with moved(path), locked(path.parent):
+        path.parent.chmod(0o755)
+        yield
+
+
+NO_VALUES: Mapping[str, object] = {}
+
+
+class Fault(NamedTuple):
+    """produce makes it for as long as its block lasts; why is told to the user and the admin."""
+
+    produce: Callable[[Side], contextlib.AbstractContextManager[object]]
+    why: bytes
+    values: Mapping[str, object] = NO_VALUES
+    terminal: bool = False
+
+
+NOTHING: Callable[[Side], contextlib.AbstractContextManager[object]]
+NOTHING = lambda side: contextlib.nullcontext()  # noqa: E731
+FAULTS = {
+    "configuration does not parse": Fault(NOTHING, b"rec-session.conf:1:"),
+    "configuration has an unknown value": Fault(NOTHING, b"latency", {"latency": "soon"}),
+    "file's folder is missing": Fault(lambda side: moved(log_folder(side)), b"log: can't open"),
+    "file's folder may not be used": Fault(
+        lambda side: locked(log_folder(side)), b"log: can't open"
+    ),
+    "file is a folder": Fault(NOTHING, b"can't open", {"file": {"path": "/run"}}),
+    "file is a symbolic link": Fault(NOTHING, b"link", {"file": {"path": "/run/link"}}),
+    "file is on a full disk": Fault(lambda side: full(log_folder(side)), b"full|No space"),
+    "journald is missing": Fault(NOTHING, b"journald", {"writer": "journal"}),
+    "spool may not be used": Fault(lambda side: locked(spool_folder(side)), b"spool"),
+    "spool can't be made": Fault(lambda side: unmakeable(spool_folder(side)), b"spool"),
+    "spool is on a full disk": Fault(lambda side: full(spool_folder(side)), b"spool"),
+    "lock folder is missing": Fault(lambda side: moved("/run/ttyscribe/lock"), b"lock"),
+    "lock folder may not be used": Fault(lambda side: locked("/run/ttyscribe/lock"), b"lock"),
+    "no pty left": Fault(lambda side: no_more_ptys(), b"pty", terminal=True),
+}
+OUTCOMES = {
+    "denied": (USER, {"on_failure": "deny"}, False),
+    "allowed": (USER, {"on_failure": "allow"}, True),
+    "root allowed": ("root", {"on_failure": "deny"}, True),
+    "root denied": ("root", {"on_failure": "allow", "on_failure_root": "deny"}, False),
+}
+
+
+def refused_or_not(side: Side, fault: Fault, user: str, values: Mapping[str, object]) -> Result:
+    """Log in with the fault produced; in how long, is checked."""
+    assert side.values is not None
+    configured = json.dumps({**side.values, **values, **fault.values})
+    broken = fault.why.startswith(b"rec-session.conf")
+    with fault.produce(side):
+        CONFIG.write_text(configured + "}" if broken else configured)
+        begin = time.monotonic()
+        command = ("-c", "echo in; exit 7")
+        if fault.terminal:
+            result = side.on_terminal(*command, user=user)
+            lines = result.out.replace(b"\r\n", b"\n").splitlines(keepends=True)
+            own = b"".join(line for line in lines if line.startswith(b"ttyscribe"))
+            others = b"".join(line for line in lines if not line.startswith(b"ttyscribe"))
+            result = Result(others, own, result.status)
+        else:
+            result = side.started(*command, user=user)
+        assert time.monotonic() - begin < SOON
+    return result
+
+
+# What only keeps others out, or lies in the user's own home.
+FINE_FOR_ROOT = (
+    "file's folder may not be used", "spool may not be used", "spool can't be made",
+    "spool is on a full disk", "lock folder may not be used",
+)  # fmt: skip
+CASES = [
+    (mode, name, outcome)
+    for mode in MODES
+    for name in FAULTS
+    for outcome in OUTCOMES
+    if not (mode == "direct" and outcome.startswith("root") and name in FINE_FOR_ROOT)
+]
+
+
+@pytest.mark.parametrize(("ours", "name", "outcome"), CASES, indirect=["ours"])
+def test_login_comes_to_the_configured_outcome(
+    ours: Side, log: SystemLog, name: str, outcome: str
+) -> None:
+    fault = FAULTS[name]
+    user, values, allowed = OUTCOMES[outcome]
+    if name.startswith("configuration does not") and outcome in ("allowed", "root denied"):
+        # What nobody can read chooses nothing: the defaults count.
+        allowed = not allowed
+    ours.machine.configure({**(ours.values or {}), **values})
+    assert ours.started("-c", "true", user=user).status == 0
+    Path("/run/link").unlink(missing_ok=True)
+    Path("/run/link").symlink_to("/run/elsewhere")
+    log.read()
+    found = refused_or_not(ours, fault, user, values)
+    assert re.search(fault.why, found.err), found
+    assert found.err.count(b"\n") == 1
+    assert found.err.startswith(b"ttyscribe: ")
+    assert (found.out, found.status) == ((b"in\n", 7) if allowed else (b"", 1))
+    assert (b"refused" in found.err) == (not allowed)
+    (alert,) = log.alerts()
+    assert re.search(fault.why, alert)
+
+
+def test_log_that_works_gets_the_alert(machine: OwnMachine, ours: Side) -> None:
+    assert ours.values is not None
+    with machine.journald():
+        Path("/dev/log").unlink()
+        ours.machine.configure({**ours.values, "writer": "syslog"})
+        result = ours.started("-c", "echo in")
+        assert (result.out, result.status) == (b"", 1)
+        assert b"/dev/log" in result.err
+        subprocess.run(["journalctl", "--sync"], check=True)
+        found = subprocess.run(
+            ["journalctl", "-o", "json", "-p", "alert", "SYSLOG_IDENTIFIER=ttyscribe"],
+            capture_output=True, check=True,
+        ).stdout.splitlines()  # fmt: skip
+    (entry,) = [json.loads(line) for line in found]
+    assert entry["PRIORITY"] == "1"
+    assert "/dev/log" in entry["MESSAGE"]
+
+
+def test_no_log_at_all_changes_no_outcome(ours: Side) -> None:
+    assert ours.values is not None
+    for on_failure, status in (("deny", 1), ("allow", 7)):
+        ours.machine.configure({**ours.values, "writer": "syslog", "on_failure": on_failure})
+        assert ours.started("-c", "exit 7").status == status
+
+
+def test_host_name_that_does_not_resolve_is_no_failure(ours: Side, sshd: Sshd) -> None:
+    ours.enter()
+    before = set(ours.recordings())
+    name = "no-such-host-anywhere"
+    script = f"hostname {name}; exec su {USER} -c 'echo in; exit 7'"
+    begin = time.monotonic()
+    if ours.name == "service":
+        # The host's name is the service's.
+        ours.machine.stop_recorder()
+        unshared = subprocess.Popen(
+            ["unshare", "-u", "sh", "-c", f'hostname {name}; exec "$@"', "-", *RECORDER], cwd="/"
+        )
+        wait_until(SOCKET.exists, "the recorder does not listen")
+        result = ours.run(["su", USER, "-c", "echo in; exit 7"])
+        unshared.terminate()
+        unshared.wait()
+        ours.machine.start_recorder()
+    else:
+        result = ours.run(["unshare", "-u", "sh", "-c", script])
+    assert (result.out, result.err, result.status) == (b"in\n", b"", 7)
+    assert time.monotonic() - begin < SOON
+    (rec,) = set(ours.recordings()) - before
+    assert {message.host for message in ours.recordings()[rec]} == {name}
+
+
+@pytest.mark.parametrize("on_failure", ["deny", "allow"])
+def test_descriptor_limit_leads_to_a_recording_or_the_outcome(
+    ours: Side, log: SystemLog, on_failure: str
+) -> None:
+    assert ours.values is not None
+    ours.machine.configure({**ours.values, "on_failure": on_failure})
+    seen = set()
+    for limit in (256, 64, 24, 16, 14, 12, 11, 10, 9, 8, 7, 6, 5):
+        size = ours.log_size()
+        log.read()
+        begin = time.monotonic()
+        result = ours.started("-c", "echo in; exit 7", limits={resource.RLIMIT_NOFILE: limit})
+        assert time.monotonic() - begin < SOON
+        if not result.err:
+            assert (result.out, result.status) == (b"in\n", 7), limit
+            assert ours.log_size() > size
+            seen.add("recorded")
+            continue
+        assert result.err.startswith(b"ttyscribe"), (limit, result.err)
+        assert result.err.count(b"\n") == 1, (limit, result.err)
+        # With fewer than seven even the configuration can't be read.
+        allowed = on_failure == "allow" and limit >= 7
+        assert (result.out, result.status) == ((b"in\n", 7) if allowed else (b"", 1)), limit
+        assert len(log.alerts()) == 1 or limit < 7
+        seen.add("failed")
+    assert seen == {"recorded", "failed"}
+
+
+def test_service_that_is_required_and_missing(
+    machine: OwnMachine, ours: Side, log: SystemLog
+) -> None:
+    assert ours.values is not None
+    machine.stop_recorder()
+    for on_failure, expected in (("deny", (b"", 1)), ("allow", (b"in\n", 7))):
+        machine.configure({**ours.values, "service": "required", "on_failure": on_failure})
+        result = ours.started("-c", "echo in; exit 7")
+        assert (result.out, result.status) == expected
+        assert b"recorder.sock" in result.err
+        (alert,) = log.alerts()
+        assert b"recorder.sock" in alert
+    if ours.name == "service":
+        machine.start_recorder()
+
+
+LINES = 300_000
+
+
+@pytest.mark.parametrize("on_outage", ["freeze", "end"])
+def test_outage_while_a_session_runs(machine: OwnMachine, ours: Side, on_outage: str) -> None:
+    assert ours.values is not None
+    limit = {"limit": 1 << 20, "sync": "none"}
+    machine.configure({**ours.values, "writer": "journal", "on_outage": on_outage, "spool": limit})
+    with contextlib.ExitStack() as daemons:
+        daemon = daemons.enter_context(machine.journald())
+        with ours.ssh_terminal() as terminal:
+            terminal.expect(rb"ready\$ ")
+            daemon.send_signal(signal.SIGKILL)
+            daemon.wait()
+            # What is captured waits, and the user notices nothing of it.
+            for number in range(3):
+                terminal.line(f"echo still $(({number} + 7))")
+                terminal.expect(b"still %d\r\n.*ready\\$ " % (number + 7))
+            terminal.line(f"seq {LINES}")
+            if on_outage == "end":
+                terminal.expect(b"ttyscribe: the session ends.*journald")
+                terminal.finish()
+                assert b"\n%d\r\n" % LINES not in terminal.seen
+                return
+            terminal.expect(b"ttyscribe: the terminal waits.*journald")
+            daemons.enter_context(machine.journald())
+            terminal.expect(b"ttyscribe: the recording goes on\r\n")
+            terminal.expect(rb"\n%d\r\n.*ready\$ " % LINES)
+            terminal.line("exit 3")
+            assert terminal.finish() == 3
+        seen = terminal.seen
+        wait_until(lambda: b'"event":"end"' in journal(machine), "the recording has no end")
+        held = output_of(journal(machine))
+    for line in (NOTICE, "", "ttyscribe: the terminal waits", "ttyscribe: the recording goes on"):
+        if line:
+            pattern = re.escape(line.rstrip("\n").encode())
+            seen = re.sub(rb"(\r\n)?" + pattern + rb"[^\r]*\r*\n", b"", seen)
+    assert held in seen
+    assert seen.endswith(held)
+    assert b"\n%d\r\n" % LINES in held
+
+
+def journal(machine: OwnMachine) -> bytes:
+    """The messages that the machine's journal holds of its newest recording."""
+    subprocess.run(["journalctl", "--sync"], check=True)
+    return subprocess.run(
+        ["journalctl", "-o", "cat", "-a", "TLOG_USER=" + USER], capture_output=True, check=True
+    ).stdout
+
+
+def output_of(log: bytes) -> bytes:
+    """The output that messages hold, their ids checked."""
+    decoder = Decoder()
+    held = b""
+    for number, line in enumerate(log.splitlines(), 1):
+        message = parse(line, f"journal:{number}")
+        assert message.id == number
+        held += b"".join(data for _, kind, data in decoder.decode(message) if kind == OUTPUT)
+    return held

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What journald drops of a recording by the service is noticed and reported."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pwd
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.driving import MAIN, clean_environment, run, wait_until
+from tests.system.machine import LAUNCHER, Login, User
+from tests.system.ownmachine import OwnMachine, own_machine
+
+from ttyscribe.session import arrival
+
+USER = "ttyrecorded"
+SPOOL = Path("/var/spool/ttyscribe")
+DROP_IN = Path("/etc/systemd/journald.conf.d/zz-limit.conf")
+# journald looks at the hierarchy that systemd would use; which one differs.
+HIERARCHIES = [Path("/sys/fs/cgroup") / name for name in ("systemd", "unified", "")]
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[OwnMachine]:
+    with own_machine(tmp_path) as machine:
+        machine.add_user(USER)
+        machine.set_shell(USER, LAUNCHER)
+        machine.configure({"shell": "/bin/bash", "notice": "", "writer": "journal", "latency": 1})
+        # As systemd-tmpfiles does at boot.
+        journals = Path("/run/log/journal") / Path("/etc/machine-id").read_text().strip()
+        journals.mkdir(parents=True)
+        shutil.chown(journals, "root", "systemd-journal")
+        journals.chmod(0o2750)
+        yield machine
+
+
+@contextlib.contextmanager
+def in_a_service(pid: int) -> Iterator[None]:
+    """Have a process, and its later children, be a service in journald's eyes."""
+    made = []
+    for hierarchy in HIERARCHIES:
+        folder = hierarchy / f"ttyscribe-test-{pid}.service"
+        if (hierarchy / "cgroup.procs").exists():
+            folder.mkdir()
+            made.append(folder)
+            (folder / "cgroup.procs").write_text(str(pid))
+    assert made, "there are no control groups"
+    try:
+        yield
+    finally:
+        for folder in made:
+            for left in (folder / "cgroup.procs").read_text().split():
+                (folder.parent / "cgroup.procs").write_text(left)
+            folder.rmdir()
+
+
+def notes(ending: str) -> list[Path]:
+    return sorted(SPOOL.glob(f"*{ending}"))
+
+
+def entries(*words: str) -> list[dict[str, str]]:
+    subprocess.run(["journalctl", "--sync"], check=True, timeout=30)
+    done = subprocess.run(
+        ["journalctl", "-q", "-a", "-o", "json", *words], capture_output=True, check=True
+    )
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def recover(*words: str) -> subprocess.CompletedProcess[bytes]:
+    return run([*MAIN, "recover", *words], env=clean_environment(XDG_STATE_HOME="/run/state"))
+
+
+def test_recording_that_arrived_leaves_nothing_behind(machine: OwnMachine) -> None:
+    with machine.journald():
+        machine.start_recorder()
+        with Login(User(USER)) as login:
+            assert login.run("echo hello") == "hello\n"
+            login.exit()
+        wait_until(lambda: bool(notes(".sent")), "no note is left")
+        os.utime(notes(".sent")[0], (time.time() - 10,) * 2)
+        wait_until(lambda: not notes(".sent"), "the note stays")
+        assert notes(".missing") == []
+        assert entries("-p", "alert") == []
+        assert recover().stdout == b"nothing to recover\n"
+
+
+def test_messages_that_journald_drops_are_reported(machine: OwnMachine) -> None:
+    DROP_IN.parent.mkdir(parents=True, exist_ok=True)
+    DROP_IN.write_text("[Journal]\nRateLimitIntervalSec=60s\nRateLimitBurst=50\n")
+    with machine.journald():
+        # The recorder thinks that there is no limit.
+        DROP_IN.unlink()
+        machine.start_recorder()
+        assert machine._recorder is not None
+        with in_a_service(machine._recorder.pid):
+            with Login(User(USER)) as login:
+                login.expect(rb"\$ ")
+                login.line("seq -w 200000 | tail -n 180000; exit")
+                assert login.finish() == 0
+            wait_until(lambda: bool(notes(".sent")), "no note is left")
+            rec = notes(".sent")[0].name.removesuffix(".sent")
+            os.utime(notes(".sent")[0], (time.time() - 60,) * 2)
+            wait_until(lambda: bool(notes(".missing")), "the gap is not noticed")
+        there = {int(entry["TLOG_ID"]) for entry in entries(f"TLOG_REC={rec}")}
+        alerts = [entry["MESSAGE"] for entry in entries("-p", "alert")]
+        assert len(alerts) == 1
+        assert rec in alerts[0] and USER in alerts[0]
+        assert "messages are not in the journal (ids " in alerts[0]
+        done = recover("--json")
+        (told,) = map(json.loads, done.stdout.splitlines())
+        assert (done.returncode, told["state"], told["rec"]) == (1, "missing", rec)
+        count, total = int(told["problem"].split()[0]), int(told["problem"].split()[2])
+        assert count == total - len(there) > 0
+        notes(".missing")[0].unlink()
+        assert recover().stdout == b"nothing to recover\n"
+
+
+def test_a_user_who_may_not_read_the_journal_is_not_told_that_all_is_missing(
+    machine: OwnMachine,
+) -> None:
+    with machine.journald():
+        account = pwd.getpwnam(USER)
+        pid = os.fork()
+        if pid == 0:
+            os.setgroups([])
+            os.setgid(account.pw_gid)
+            os.setuid(account.pw_uid)
+            os._exit(arrival.may_read(""))
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert arrival.may_read("")

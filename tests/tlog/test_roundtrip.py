@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whatever passes on a terminal comes back from its messages, byte for byte."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from random import Random
+
+import jsonschema
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import ttyscribe.tlog
+from ttyscribe.events import INPUT, OUTPUT, WINDOW, Event, Message, window
+from ttyscribe.tlog import Decoder, Encoder, Identity, escape, parse
+
+SCHEMA = jsonschema.Draft202012Validator(
+    json.loads((Path(ttyscribe.tlog.__file__).parent / "schema.json").read_text())
+)
+REC = "0123456789abcdef0123456789abcdef-1a2b-3c4d5e"
+
+
+def identity() -> Identity:
+    return Identity("host.example", REC, "zoë", "xterm", 4294967295, 1_795_308_065_071)
+
+
+# Pieces that cut characters in two, mix in bytes that are no UTF-8, and need escaping.
+PIECES = st.one_of(
+    st.binary(max_size=40),
+    st.text(max_size=20).map(lambda text: text.encode("utf-8", "surrogatepass")),
+    st.sampled_from(
+        [b"\xe2\x82", b"\xac", b"\xf0\x9f\x99\x82", b"\xf0\x9f", b"\xff", b"\xc3", b"\xed\xa0\x80"]
+    ),
+    st.sampled_from([b"\x1b[31m", b'"\\\x00\x7f', b"\xef\xbf\xbd", b"a" * 200, b"\xc3\xa9" * 60]),
+)
+SIZES = st.tuples(st.integers(0, 65535), st.integers(0, 65535)).map(lambda size: window(*size))
+STEPS = st.one_of(
+    st.tuples(st.sampled_from([OUTPUT, INPUT]), PIECES), st.tuples(st.just(WINDOW), SIZES)
+)
+# Gaps in nanoseconds: none, less than a millisecond, and up to a day.
+GAPS = st.one_of(st.just(0), st.integers(0, 2_000_000), st.integers(0, 86_400_000_000_000))
+SESSIONS = st.lists(st.tuples(GAPS, STEPS), max_size=30)
+
+
+def record(
+    session: list[tuple[int, tuple[str, bytes]]], payload: int, latency: int
+) -> tuple[list[Event], list[Message]]:
+    """The session's events, and its messages under payload bytes and latency nanoseconds."""
+    encoder = Encoder(identity(), payload)
+    events: list[Event] = []
+    messages: list[Message] = []
+    now = 0
+    for gap, (kind, data) in session:
+        now += gap
+        if encoder.pending_since is not None and now - encoder.pending_since >= latency:
+            messages += encoder.flush()
+        events.append((now, kind, data))
+        messages += encoder.add(now, kind, data)
+    messages += encoder.finish(now, {"event": "end", "status": 0, "bytes_in": 0, "bytes_out": 0})
+    return events, messages
+
+
+def replay(messages: list[Message]) -> list[Event]:
+    decoder = Decoder()
+    return [
+        event
+        for message in messages
+        for event in decoder.decode(parse(message.data, f"test:{message.id}"))
+    ]
+
+
+def stream(events: list[Event], kind: str) -> bytes:
+    return b"".join(data for _, its_kind, data in events if its_kind == kind)
+
+
+def changes(events: list[Event]) -> list[tuple[int, bytes]]:
+    """The window sizes at the milliseconds at which they became another."""
+    sizes: list[tuple[int, bytes]] = []
+    for time, kind, data in events:
+        if kind == WINDOW and (not sizes or sizes[-1][1] != data):
+            sizes.append((time // 1_000_000, data))
+    return sizes
+
+
+def arrival(events: list[Event], kind: str) -> list[int]:
+    """For every byte of one direction, the millisecond at which it came."""
+    return [
+        time // 1_000_000 for time, its_kind, data in events if its_kind == kind for _ in data
+    ]
+
+
+@settings(max_examples=400, deadline=None)
+@given(SESSIONS, st.integers(32, 4096), st.integers(0, 20_000_000_000))
+def test_decoding_gives_back_what_was_encoded(
+    session: list[tuple[int, tuple[str, bytes]]], payload: int, latency: int
+) -> None:
+    events, messages = record(session, payload, latency)
+    back = replay(messages)
+    assert changes(back) == changes(events)
+    for kind in (OUTPUT, INPUT):
+        sent, got = stream(events, kind), stream(back, kind)
+        assert got == sent
+        # A byte comes back at its own millisecond, or, where it waited for the
+        # rest of its character, at the one of a byte at most three further on.
+        came, played = arrival(events, kind), arrival(back, kind)
+        end = events[-1][0] // 1_000_000 if events else 0
+        for at, millisecond in enumerate(played):
+            if sent[at] < 0x80:
+                assert millisecond == came[at]
+            else:
+                assert millisecond in [*came[at : at + 4], end]
+
+
+@settings(max_examples=200, deadline=None)
+@given(SESSIONS, st.integers(32, 300), st.integers(0, 20_000_000_000))
+def test_every_message_fits_schema_payload_and_count(
+    session: list[tuple[int, tuple[str, bytes]]], payload: int, latency: int
+) -> None:
+    _, messages = record(session, payload, latency)
+    for number, message in enumerate(messages, 1):
+        fields = json.loads(message.data)
+        SCHEMA.validate(fields)
+        assert fields["id"] == message.id == number
+        encoded = len(fields["timing"])
+        for name in ("in_txt", "out_txt"):
+            encoded += len(json.dumps(fields[name], ensure_ascii=False).encode()) - 2
+        for name in ("in_bin", "out_bin"):
+            encoded += len(json.dumps(fields[name], separators=(",", ":"))) - 2
+        assert encoded <= payload
+
+
+@given(st.text())
+def test_only_what_json_requires_is_escaped_by_either_encoder(text: str) -> None:
+    assert escape.light(text) == escape.fast()(text)
+    expected = json.dumps(text, ensure_ascii=False).encode("utf-8")
+    assert escape.light(text) == expected
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text() | st.floats(-1e9, 1e9),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_members_are_the_json_of_their_values(value: object) -> None:
+    assert json.loads(escape.value(value)) == value
+
+
+def test_text_stays_searchable() -> None:
+    encoder = Encoder(identity(), 2048)
+    encoder.add(0, OUTPUT, "Привет, wörld/ \x7f\t€\r\n".encode())
+    (message,) = encoder.flush()
+    assert "Привет, wörld/ \x7f\\t€\\r\\n".encode() in message.data
+
+
+def test_a_character_cut_in_two_is_one_character() -> None:
+    encoder = Encoder(identity(), 2048)
+    encoder.add(0, OUTPUT, b"\xe2\x82")
+    encoder.add(5_000_000, OUTPUT, b"\xac")
+    (message,) = encoder.finish(5_000_000)
+    fields = json.loads(message.data)
+    assert fields["out_txt"] == "€"
+    assert fields["out_bin"] == []
+    assert fields["pos"] == 5
+
+
+def test_a_character_cut_off_by_the_end_is_kept_as_bytes() -> None:
+    encoder = Encoder(identity(), 2048)
+    encoder.add(0, INPUT, b"a\xf0\x9f\x99")
+    (message,) = encoder.finish(0)
+    fields = json.loads(message.data)
+    assert (fields["in_txt"], fields["in_bin"]) == ("a\ufffd", [0xF0, 0x9F, 0x99])
+    assert fields["timing"] == "<1[1/3"
+
+
+def test_events_of_one_millisecond_and_kind_are_one_record() -> None:
+    encoder = Encoder(identity(), 2048)
+    encoder.add(0, WINDOW, b"80x24")
+    for nanoseconds in (1_000_000, 1_300_000, 1_999_999, 2_000_000):
+        encoder.add(nanoseconds, OUTPUT, b"ab")
+    (message,) = encoder.flush()
+    assert json.loads(message.data)["timing"] == "=80x24+1>6+1>2"
+
+
+def test_each_message_starts_with_the_window_size() -> None:
+    encoder = Encoder(identity(), 64)
+    encoder.add(0, WINDOW, b"80x24")
+    messages = encoder.add(0, OUTPUT, b"x" * 500) + encoder.flush()
+    assert len(messages) > 5
+    assert all(json.loads(message.data)["timing"].startswith("=80x24>") for message in messages)
+
+
+def test_long_sessions_switch_encoders_without_a_trace() -> None:
+    encoder = Encoder(identity(), 2048)
+    encoder._escape = escape.light
+    data = "zażółć \x1b[1m \"\\\r\n".encode() * 90_000
+    messages = encoder.add(0, OUTPUT, data) + encoder.finish(0)
+    assert stream(replay(messages), OUTPUT) == data
+    assert encoder._escape is not escape.light
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.randoms(use_true_random=False), st.integers(1025, 20_000), st.integers(32, 4096))
+def test_what_is_no_text_at_all_comes_back_too(random: Random, size: int, payload: int) -> None:
+    data = random.randbytes(size) + "€".encode()[:2]
+    session = [(0, (WINDOW, b"65535x65535")), (0, (OUTPUT, data)), (9, (OUTPUT, "€".encode()[2:]))]
+    _, messages = record(session, payload, 1 << 60)
+    back = replay(messages)
+    assert stream(back, OUTPUT) == data + "€".encode()[2:]
+    for message in messages:
+        fields = json.loads(message.data)
+        SCHEMA.validate({**fields, "out_bin": fields["out_bin"][:3]})
+        binary = json.dumps(fields["out_bin"], separators=(",", ":"))
+        text = json.dumps(fields["out_txt"], ensure_ascii=False).encode()
+        assert len(fields["timing"]) + len(text) - 2 + len(binary) - 2 <= payload
+
+
+def test_a_character_that_follows_binary_is_not_cut_in_two() -> None:
+    encoder = Encoder(identity(), 2048)
+    messages = encoder.add(0, OUTPUT, bytes(range(128, 192)) * 40 + b"\xff" + b"a\xff" * 600)
+    messages += encoder.add(0, OUTPUT, b"\xe2\x82")
+    messages += encoder.add(0, OUTPUT, b"\xac") + encoder.finish(0)
+    assert json.loads(messages[-1].data)["out_txt"].endswith("€")
