@@ -289,3 +289,16 @@ def test_without_its_recorder_the_shell_ends(service: Service) -> None:
     _, err = process.communicate(timeout=TIMEOUT)
     assert err == b"ttyscribe: the recorder is gone; the session ends\r\n"
     assert process.returncode == 1
+
+
+def test_a_shell_that_its_lost_recorders_pty_hung_up_is_no_end_of_its_own(
+    service: Service,
+) -> None:
+    process = service.start([b"-x", b"-c", b"kill -HUP $$"])
+    connection, _ = service.accept()
+    record(connection, [], b"/bin/sh", b"", b"ooo")
+    assert connection.recv(wire.PACKET_MAX) == b"X1"
+    connection.close()
+    _, err = process.communicate(timeout=TIMEOUT)
+    assert err == b"ttyscribe: the recorder is gone; the session ends\r\n"
+    assert process.returncode == 1

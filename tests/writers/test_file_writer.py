@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -187,3 +188,37 @@ def test_unwritable_path_is_one_line_for_another_user(tmp_path: Path) -> None:
     assert done.stderr == (
         f"ttyscribe rec: {path}: can't open for writing: Permission denied\n".encode()
     )
+
+
+def test_line_that_another_is_just_writing_is_not_taken_for_a_torn_one(tmp_path: Path) -> None:
+    path = tmp_path / "shared.tlog"
+    FileWriter(str(path)).close()
+    # Large lines: a file grows by a page at a time, for whoever looks at it meanwhile.
+    code = (
+        "import sys\n"
+        "from ttyscribe.events import Message\n"
+        "from ttyscribe.writers.file import FileWriter\n"
+        "writer = FileWriter(sys.argv[1])\n"
+        "line = Message(b'x' * 600_000, 'rec', 'user', 0, 1)\n"
+        "for _ in range(150): writer.write([line])\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, path]) as process:
+        while process.poll() is None:
+            writer = FileWriter(str(path))
+            writer.write([message(b"y")])
+            writer.close()
+    assert process.returncode == 0
+    lines = path.read_bytes().split(b"\n")
+    assert lines.count(b"x" * 600_000) == 150
+    assert [line for line in lines if line not in (b"x" * 600_000, b"y")] == [b""]
+
+
+def test_two_who_find_the_same_torn_line_end_it_once(tmp_path: Path) -> None:
+    path = tmp_path / "shared.tlog"
+    path.write_bytes(b"torn")
+    first, second = FileWriter(str(path)), FileWriter(str(path))
+    first.write([message(b"one")])
+    second.write([message(b"two")])
+    assert path.read_bytes() == b"torn\none\ntwo\n"
+    first.close()
+    second.close()

@@ -107,11 +107,16 @@ static void on_signal(int number)
         send_to_shell(number);
 }
 
-// Without its recorder nothing may go on: end the shell, if its terminal's hang-up has not.
-static void end_shell(void)
+static void tell_recorder_gone(void)
 {
     static const char line[] = "ttyscribe: the recorder is gone; the session ends";
     complain(line, sizeof line - 1);
+}
+
+// Without its recorder nothing may go on: end the shell, if its terminal's hang-up has not.
+static void end_shell(void)
+{
+    tell_recorder_gone();
     send_to_shell(SIGHUP);
     send_to_shell(SIGCONT);
     for (int i = 0; i < 100; i++) {
@@ -139,8 +144,13 @@ static bool is_over(void)
     }
     if (size > 0)
         return false;
-    if (status == NOT_YET)
+    if (status == NOT_YET) {
         end_shell();
+    } else if (!told && WIFSIGNALED(status) && WTERMSIG(status) == SIGHUP) {
+        // The pty went with its recorder, and the shell with the pty: that was seen first.
+        tell_recorder_gone();
+        status = NOT_YET;
+    }
     return true;
 }
 

@@ -253,6 +253,10 @@ class _Session:
             # Nothing may go on without its recorder.
             _complain(b"ttyscribe: the recorder is gone; the session ends")
             _end(self.pid)
+        elif self._status == signal.SIGHUP and not self._ended_by:
+            # The pty went with its recorder, and the shell with the pty: that was seen first.
+            _complain(b"ttyscribe: the recorder is gone; the session ends")
+            self._status = None
         return True
 
     def _on_signals(self, numbers: bytes) -> None:

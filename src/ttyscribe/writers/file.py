@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 
 from ttyscribe.errors import WriterError, reason
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from ttyscribe.events import Message
 
 MODE = 0o600
+# How often a line that others are busy writing is waited for.
+_LOOKS = 1000
 _FLAGS = (
     os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY
     | os.O_NONBLOCK
@@ -43,7 +46,8 @@ class FileWriter:
         lines.append(b"")
         try:
             self._follow_removal()
-            if self._torn:
+            # Another recorder may have ended that line meanwhile.
+            if self._torn and self._is_torn(self._fd):
                 lines[0] = b"\n" + lines[0]
             data = b"\n".join(lines)
             written = os.write(self._fd, data)
@@ -80,16 +84,30 @@ class FileWriter:
             os.close(fd)
             raise WriterError(f"{self.path}: can't record into it: it is no regular file")
         # A line that a crash cut off is ended before the first of ours follows it.
-        self._torn = False
-        if status.st_size:
-            try:
-                reader = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            except OSError:
-                self._torn = True
-            else:
-                self._torn = os.pread(reader, 1, status.st_size - 1) != b"\n"
-                os.close(reader)
+        self._torn = status.st_size > 0 and self._is_torn(fd)
         return fd
+
+    def _is_torn(self, fd: int) -> bool:
+        """Whether the file, which fd is of, ends within a line that nobody is just writing."""
+        try:
+            reader = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return True
+        try:
+            for _ in range(_LOOKS):
+                size = os.fstat(reader).st_size
+                if not size or os.pread(reader, 1, size - 1) == b"\n":
+                    return False
+                try:
+                    # Changes nothing, and waits like any write for the one before it.
+                    os.posix_fallocate(fd, 0, 1)
+                except OSError:
+                    time.sleep(0.001)
+                if os.fstat(reader).st_size == size:
+                    break
+            return True
+        finally:
+            os.close(reader)
 
     def _follow_removal(self) -> None:
         """Open the path anew if the file was removed."""
