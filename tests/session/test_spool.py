@@ -18,9 +18,9 @@ from tests.driving import run
 from ttyscribe.errors import SpoolError
 from ttyscribe.session import spool as layout
 from ttyscribe.session.spool import Spool, abandoned, open_folder, user_folder
-from ttyscribe.tlog import Encoder, Identity, escape
+from ttyscribe.tlog import Encoder, Identity
 
-STATE = (1, 1.0, b"", b"", b"")
+STATE = (1, b"", b"", b"")
 SECOND = 1_000_000_000
 
 
@@ -210,12 +210,10 @@ def test_encoder_goes_on_from_a_checkpoint_byte_for_byte(
 ) -> None:
     identity = Identity("h", "r", "u", "t", 1, 1_700_000_000_000)
     first, second = Encoder(identity, 128), Encoder(identity, 128)
-    # Which of the two escapes is in use is no part of the state.
-    first._escape, second._escape = escape.light, escape.fast()
     encode(first, 0, before)
     first.flush()
     fields = layout.SLOT.unpack(layout.pack_slot(2, first.state(), 0, 0))
-    second.restore((fields[1], *fields[4:8]))
+    second.restore((fields[1], *fields[4:7]))
     assert encode(second, 1000, after) == encode(first, 1000, after)
 
 

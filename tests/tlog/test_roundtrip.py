@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 
 import jsonschema
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -131,10 +132,45 @@ def test_every_message_fits_schema_payload_and_count(
 
 
 @given(st.text())
-def test_only_what_json_requires_is_escaped_by_either_encoder(text: str) -> None:
-    assert escape.light(text) == escape.fast()(text)
+def test_only_what_json_requires_is_escaped(text: str) -> None:
     expected = json.dumps(text, ensure_ascii=False).encode("utf-8")
     assert escape.light(text) == expected
+    data = text.encode()
+    everything = (expected[1:-1], len(text), len(data), False)
+    assert escape.fit(data, 0, len(expected)) == everything
+    assert escape.portable_fit(data, 0, len(expected)) == everything
+
+
+def test_what_is_tested_is_the_compiled_form() -> None:
+    assert escape.fit is not escape.portable_fit
+
+
+# Text in which cuts, escapes and invalid bytes are near each other.
+NEAR = st.lists(PIECES, max_size=8).map(b"".join)
+
+
+@settings(max_examples=500, deadline=None)
+@given(NEAR, st.integers(0, 400), st.integers(-10, 500))
+def test_compiled_and_portable_form_fit_the_same_text(data: bytes, at: int, room: int) -> None:
+    at = min(at, len(data))
+    text, count, end, full = escape.fit(data, at, room)
+    assert escape.portable_fit(data, at, room) == (text, count, end, full)
+    assert len(text) <= max(room, 0)
+    taken = data[at:end].decode()
+    assert (len(taken), text) == (count, json.dumps(taken, ensure_ascii=False).encode()[1:-1])
+    # No character more would have done.
+    rest = data[end:].decode("utf-8", "surrogateescape")
+    valid = rest[:1] and not "\udc80" <= rest[0] <= "\udcff"
+    assert full == bool(valid)
+    if full:
+        more = json.dumps(rest[0], ensure_ascii=False).encode()[1:-1]
+        assert len(text) + len(more) > room
+
+
+def test_a_place_outside_of_the_data_is_refused() -> None:
+    for at in (-1, 4):
+        with pytest.raises(ValueError, match="outside"):
+            escape.fit(b"abc", at, 10)
 
 
 @given(
@@ -189,15 +225,6 @@ def test_each_message_starts_with_the_window_size() -> None:
     messages = encoder.add(0, OUTPUT, b"x" * 500) + encoder.flush()
     assert len(messages) > 5
     assert all(json.loads(message.data)["timing"].startswith("=80x24>") for message in messages)
-
-
-def test_long_sessions_switch_encoders_without_a_trace() -> None:
-    encoder = Encoder(identity(), 2048)
-    encoder._escape = escape.light
-    data = "zażółć \x1b[1m \"\\\r\n".encode() * 90_000
-    messages = encoder.add(0, OUTPUT, data) + encoder.finish(0)
-    assert stream(replay(messages), OUTPUT) == data
-    assert encoder._escape is not escape.light
 
 
 @settings(max_examples=40, deadline=None)

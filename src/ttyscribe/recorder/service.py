@@ -245,8 +245,6 @@ def preload() -> None:
     import grp
     import pwd
 
-    import orjson
-
     import ttyscribe.config
     import ttyscribe.policy
     import ttyscribe.recorder.child
@@ -261,7 +259,6 @@ def preload() -> None:
     # Name service modules and time zones are loaded on first use.
     pwd.getpwuid(0)
     grp.getgrgid(0)
-    orjson.dumps("")
     ttyscribe.config.load("rec-session", files=[])
     time.localtime()
 

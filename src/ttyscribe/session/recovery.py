@@ -25,6 +25,7 @@ from ttyscribe.session import spool
 from ttyscribe.session.recording import encode
 from ttyscribe.session.stores import complete_line, last_written
 from ttyscribe.tlog import Encoder, Identity, escape
+from ttyscribe.tlog.encode import is_cut_off
 from ttyscribe.writers import open_writer
 
 _T = TypeVar("_T")
@@ -50,7 +51,6 @@ _STALE = 60
 _LONGEST_HEADER = 1 << 20
 _WINDOW = re.compile(rb"[0-9]{1,9}x[0-9]{1,9}")
 # The fewest characters that a byte of JSON holds (one in six), with some room.
-_DENSITY_MIN = 0.1
 _PAYLOAD_MAX = 1 << 30
 
 
@@ -329,19 +329,21 @@ def _write(left: Left, writer: Writer, batch: list[Message], done: Recovered) ->
 
 def _slot(
     head: bytes, at: int
-) -> tuple[int, tuple[int, float, bytes, bytes, bytes], int, int] | None:
+) -> tuple[int, tuple[int, bytes, bytes, bytes], int, int] | None:
     """A checkpoint: generation, the encoder's state, bytes of input and output; None if torn."""
     data = head[at : at + spool.SLOT.size]
     if crc32(data[:-4]).to_bytes(4, "little") != data[-4:]:
         return None
-    generation, next_id, bytes_in, bytes_out, density, window, in_tail, out_tail, _ = (
+    generation, next_id, bytes_in, bytes_out, window, in_tail, out_tail, _ = (
         spool.SLOT.unpack(data)
     )
-    if next_id < 1 or not _DENSITY_MIN <= density <= 1:
+    if next_id < 1:
+        return None
+    if not is_cut_off(in_tail) or not is_cut_off(out_tail):
         return None
     if window and (window[:1] != b"=" or not _WINDOW.fullmatch(window[1:])):
         return None
-    return generation, (next_id, density, window, in_tail, out_tail), bytes_in, bytes_out
+    return generation, (next_id, window, in_tail, out_tail), bytes_in, bytes_out
 
 
 def _checked(kind: int, data: bytes) -> bytes:

@@ -47,12 +47,12 @@ SUFFIX = ".spool"
 SENT = ".sent"
 MAGIC = b"ttyspool"
 # Of this layout, and of how events become messages: recovery has to make the very same again.
-VERSION = 1
+VERSION = 2
 HEAD = Struct("=8sIIII")
 DELIVERED = Struct("=Q")
 DELIVERED_AT = 64
-# Generation, next id, bytes of input and output, density, window, cut-off input and output, CRC.
-SLOT = Struct("=IQQQd32p8p8pI")
+# Generation, next id, bytes of input and output, window, cut-off input and output, CRC.
+SLOT = Struct("=IQQQ32p8p8pI")
 SLOTS_AT = (128, 256)
 JSON_AT = 512
 _PAGE = 4096
@@ -251,7 +251,7 @@ class Spool:
             # Recovery leaves an empty file alone, so it can't come between.
             fcntl.flock(fd, fcntl.LOCK_EX)
             head = HEAD.pack(MAGIC, VERSION, self._start, len(about), crc32(about))
-            slot = pack_slot(1, (1, 1.0, b"", b"", b""), 0, 0)
+            slot = pack_slot(1, (1, b"", b"", b""), 0, 0)
             parts = [
                 head.ljust(SLOTS_AT[0], b"\0"),
                 bytes(SLOTS_AT[1] - SLOTS_AT[0]),
@@ -434,10 +434,8 @@ def user_folder(environ: Mapping[bytes, bytes]) -> str:
 
 def pack_slot(generation: int, state: State, bytes_in: int, bytes_out: int) -> bytes:
     """A checkpoint's slot."""
-    next_id, density, window, in_tail, out_tail = state
-    slot = SLOT.pack(
-        generation, next_id, bytes_in, bytes_out, density, window, in_tail, out_tail, 0
-    )
+    next_id, window, in_tail, out_tail = state
+    slot = SLOT.pack(generation, next_id, bytes_in, bytes_out, window, in_tail, out_tail, 0)
     return slot[:-4] + crc32(slot[:-4]).to_bytes(4, "little")
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Events into tlog messages.
 
-The work for an event is a constant number of calls into C: one decode, one
-JSON dump, a few joins; bytes that are not UTF-8 take a slower path. On the
-login path: nothing heavy is imported.
+The work for an event, and for each message that it fills, is a constant number
+of calls into C; bytes that are not UTF-8 take a slower path. On the login path:
+nothing heavy is imported.
 """
 
 from __future__ import annotations
@@ -12,18 +12,17 @@ from _codecs import utf_8_decode
 
 from ttyscribe.events import INPUT, OUTPUT, Message
 from ttyscribe.tlog import escape
+from ttyscribe.tlog.escape import fit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    # The next id, characters a byte held lately, the window's record, cut-off input and output.
-    State = tuple[int, float, bytes, bytes, bytes]
+    # The next id, the window's record, cut-off input and output.
+    State = tuple[int, bytes, bytes, bytes]
 
 VERSION = "2.3"
 PAYLOAD_MIN = 32
-# Text written before orjson's import (some 20 ms) pays for itself.
-FAST_AFTER = 1 << 19
 # What has more runs of text and of invalid bytes by turns than this in its first so
 # many bytes is no text.
 _SAMPLE = 1024
@@ -67,14 +66,10 @@ class Encoder:
         self.next_id = next_id
         # Nanoseconds of the pending message's first event; None if nothing is pending.
         self.pending_since: int | None = None
-        self._escape: Callable[[str], bytes] = escape.cheapest()
-        self._added = 0  # characters that filled messages alone
-        # Characters that a byte of JSON has held lately.
-        self._density = 1.0
         self._member = b""
         self._window = b""
-        self._out = _Stream(b">", b"]", b'"in_txt":"","in_bin":[],"out_txt":%b,"out_bin":[]')
-        self._in = _Stream(b"<", b"[", b'"in_txt":%b,"in_bin":[],"out_txt":"","out_bin":[]')
+        self._out = _Stream(b">", b"]", b'"in_txt":"","in_bin":[],"out_txt":"%b","out_bin":[]')
+        self._in = _Stream(b"<", b"[", b'"in_txt":"%b","in_bin":[],"out_txt":"","out_bin":[]')
         self._timing: list[bytes] = []
         self._used = 0
         self._pos = 0  # ms of the pending message's first event
@@ -86,7 +81,7 @@ class Encoder:
         self._done: list[Message] = []
         # The most digits that a count within a message can have.
         self._digits = len(str(payload))
-        text = self._escape
+        text = escape.light
         self._head = b'{"ver":"%b","host":%b,"rec":%b,"user":%b,"term":%b,"session":%d,"id":' % (
             VERSION.encode(),
             text(identity.host),
@@ -156,11 +151,11 @@ class Encoder:
         """
         if self.pending_since is not None:
             raise ValueError("a message is pending")
-        return self.next_id, self._density, self._window, self._in.tail, self._out.tail
+        return self.next_id, self._window, self._in.tail, self._out.tail
 
     def restore(self, state: State) -> None:
         """Go on from a state of another encoder."""
-        self.next_id, self._density, self._window, self._in.tail, self._out.tail = state
+        self.next_id, self._window, self._in.tail, self._out.tail = state
 
     # The pending message.
 
@@ -274,14 +269,18 @@ class Encoder:
     def _add_bytes(self, now: int, stream: _Stream, data: bytes) -> None:
         if stream.tail:
             data = stream.tail + data
-        try:
-            text, used = utf_8_decode(data, "strict", False)
-        except UnicodeDecodeError:
-            self._add_mixed(now, stream, data)
+            stream.tail = b""
+        if is_cut_off(data):
+            # No reason yet to begin a message.
+            stream.tail = data
             return
-        stream.tail = data[used:]
-        if text:
-            self._add_text(now, stream, text)
+        end = self._add_text(now, stream, data)
+        if end < len(data):
+            rest = data[end:]
+            if is_cut_off(rest):
+                stream.tail = rest
+            else:
+                self._add_mixed(now, stream, rest)
 
     def _add_mixed(self, now: int, stream: _Stream, data: bytes) -> None:
         """Bytes with invalid sequences among them: text and bytes by turns."""
@@ -294,56 +293,35 @@ class Encoder:
         runs, used = _runs(data)
         stream.tail = data[used:]
         for run in runs:
+            part = run.encode("utf-8", "surrogateescape")
             if "\udc80" <= run[0] <= "\udcff":
-                self._add_invalid(now, stream, run.encode("utf-8", "surrogateescape"))
+                self._add_invalid(now, stream, part)
             else:
-                self._add_text(now, stream, run)
+                self._add_text(now, stream, part)
 
-    def _add_text(self, now: int, stream: _Stream, text: str) -> None:
+    def _add_text(self, now: int, stream: _Stream, data: bytes) -> int:
+        """The characters that data begins with; return where they end."""
         mark = stream.text_mark
         at = 0
         while True:
-            count, encoded = self._fit(text, at, self._room(now, mark))
+            text, count, at, full = fit(data, at, self._room(now, mark))
             if count:
                 self._open_record(now, mark)
                 self._count += count
-                self._used += len(encoded) - 2
-                stream.text.append(encoded[1:-1])
-                at += count
-                if at == len(text):
-                    return
+                self._used += len(text)
+                stream.text.append(text)
+            if not full:
+                return at
             self._end_message()
-            at = self._add_full(now, stream, text, at)
+            at = self._add_full(now, stream, data, at)
 
-    def _fit(self, text: str, at: int, room: int) -> tuple[int, bytes]:
-        """How many characters of text from at on fit into room bytes, about all, and their JSON."""
-        # A character takes at least one byte, and most often as many as they did before.
-        left = len(text) - at
-        count = left
-        if left > room * self._density:
-            count = max(int(room * self._density), 0)
-        encoded = self._escape(text[at : at + count])
-        size = len(encoded) - 2
-        if count and size > room:
-            self._density = count / size
-            while count and size > room:
-                # Each character has its own JSON, so that of the last ones can be cut off.
-                drop = min(int((size - room) * self._density) + 1, max(count - 1, 1))
-                tail = self._escape(text[at + count - drop : at + count])
-                count -= drop
-                size -= len(tail) - 2
-            encoded = encoded[: size + 1] + b'"'
-        elif count < left and size < room * 0.97:
-            self._density = min(count / size, 1.0) if size else 1.0
-        return count, encoded
-
-    def _add_full(self, now: int, stream: _Stream, text: str, at: int) -> int:
-        """Messages that text from at on fills alone, with nothing pending; return where it ends.
+    def _add_full(self, now: int, stream: _Stream, data: bytes, at: int) -> int:
+        """Messages that data from at on fills alone, with nothing pending; return where they end.
 
         This is the whole work for bulk output, so it builds such messages at once.
         """
         # The last message always leaves something over.
-        last = len(text) - self.payload
+        last = len(data) - self.payload
         if at > last:
             return at
         identity = self.identity
@@ -353,19 +331,16 @@ class Encoder:
             now, wall // 1000, wall % 1000, self._window, stream.text_mark,
         )  # fmt: skip
         room = self.payload - len(self._window) - 1 - self._digits
-        head, full, fit, done = self._head, stream.full, self._fit, self._done
+        head, line, done = self._head, stream.full, self._done
         id = self.next_id
-        begin = at
         while at <= last:
-            count, encoded = fit(text, at, room)
-            at += count
-            done.append(Message(full % (head, id, middle, count, encoded), rec, user, session, id))
+            text, count, end, full = fit(data, at, room)
+            if not full:
+                break
+            at = end
+            done.append(Message(line % (head, id, middle, count, text), rec, user, session, id))
             id += 1
         self.next_id = id
-        self._added += at - begin
-        if self._added >= FAST_AFTER:
-            self._escape = escape.fast()
-            self._added = -(1 << 62)
         return at
 
     def _add_invalid(self, now: int, stream: _Stream, data: bytes) -> None:
@@ -385,7 +360,6 @@ class Encoder:
             stream.text.append(_REPLACEMENT)
             stream.binary.append(sequence)
             start = end
-
 
     def _add_binary(self, now: int, stream: _Stream, data: bytes) -> None:
         """Bytes that are no text at all: as many of them as fit stand for one character.
@@ -440,6 +414,14 @@ def _runs(data: bytes) -> tuple[list[str], int]:
 
     text, used = utf_8_decode(data, "surrogateescape", False)
     return re.findall("[\udc80-\udcff]+|[^\udc80-\udcff]+", text), used
+
+
+def is_cut_off(data: bytes) -> bool:
+    """Whether data is the beginning of a character, or nothing at all, and no more than that."""
+    try:
+        return len(data) < 4 and utf_8_decode(data, "strict", False)[1] == 0
+    except UnicodeDecodeError:
+        return False
 
 
 def _sequence_ends(data: bytes) -> list[int]:

@@ -1,20 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON strings with only what JSON requires escaped, in one call into C.
+"""JSON strings with only what JSON requires escaped.
 
-orjson is several times faster than the standard library, but importing it
-takes longer than a whole login. So short sessions use the standard library's
-encoder, and the encoder switches over once a session has written enough to
-pay for the import. Both give the same bytes; a property test holds them to it.
+fit is what the bytes of a session go through. It is compiled from _text.c; where that
+was not done, the same in Python stands in, which gives the same bytes several times
+slower: a property test holds them to it.
 """
 
 from __future__ import annotations
 
-import sys
+from _codecs import utf_8_decode
 from _json import encode_basestring
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
+# What a character takes at the most: \u00XX.
+_ESCAPE_MAX = 6
 
 
 def light(text: str) -> bytes:
@@ -42,15 +40,33 @@ def value(item: object) -> bytes:
     raise TypeError(f"no JSON for {type(item).__name__}")
 
 
-def fast() -> Callable[[str], bytes]:
-    """The same by orjson where it is installed."""
+def portable_fit(data: bytes, at: int, room: int) -> tuple[bytes, int, int, bool]:
+    """(text, count, end, full): the characters that the UTF-8 data holds from at on.
+
+    They are as many as take at most room bytes as the text of a JSON string: that text,
+    their count, where in data they end, and whether it was room that ended them, and not
+    the end of data, invalid bytes or a cut-off character.
+    """
+    room = max(room, 0)
+    # No character takes less than its own bytes, and none has more than four.
+    piece = data[at : at + room + 4]
     try:
-        from orjson import dumps
-    except ImportError:
-        return light
-    return dumps
+        text = utf_8_decode(piece, "strict", False)[0]
+    except UnicodeDecodeError as error:
+        text = utf_8_decode(piece[: error.start], "strict", True)[0]
+    encoded = light(text)[1:-1]
+    count, size = len(text), len(encoded)
+    while size > room:
+        # Never more characters than have to go.
+        drop = max((size - room) // _ESCAPE_MAX, 1)
+        size -= len(light(text[count - drop : count])) - 2
+        count -= drop
+    return encoded[:size], count, at + len(text[:count].encode()), count < len(text)
 
 
-def cheapest() -> Callable[[str], bytes]:
-    """The fast one if its import is already paid for (as in the service), else the light one."""
-    return fast() if "orjson" in sys.modules else light
+try:
+    from ttyscribe.tlog._text import fit
+except ImportError:
+    fit = portable_fit
+
+__all__ = ["fit", "light", "portable_fit", "value"]
