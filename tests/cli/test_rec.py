@@ -205,11 +205,51 @@ def test_raw_writes_the_output_alone(tlog: Path) -> None:
     with Terminal(rec(tlog, "--raw", "printf", r"\033[1mx\n")) as terminal:
         assert terminal.finish() == 0
     assert tlog.read_bytes() == terminal.seen == b"\x1b[1mx\r\n"
-    run(rec(tlog, "--raw", "echo", "more"))
+    run(rec(tlog, "--raw", "--yes", "echo", "more"))
     assert tlog.read_bytes() == terminal.seen + b"more\n"
-    run(rec(tlog, "--raw", "--overwrite", "echo", "new"))
+    run(rec(tlog, "--raw", "--yes", "--overwrite", "echo", "new"))
     assert tlog.read_bytes() == b"new\n"
     assert stat.S_IMODE(tlog.stat().st_mode) == 0o600
+
+
+def test_raw_asks_before_it_writes_into_anything_that_is_not_empty(tlog: Path) -> None:
+    for old in (b'{"ver":"2.3"}\n', b"my thesis\n"):
+        for options in (["--raw"], ["--raw", "--overwrite"]):
+            tlog.write_bytes(old)
+            refused = run(rec(tlog, *options, "echo", "x"))
+            assert refused.returncode == 2
+            one_line(refused.stderr, "a.tlog exists and is not empty", "--yes")
+            assert tlog.read_bytes() == old
+    tlog.write_bytes(b"")
+    assert run(rec(tlog, "--raw", "echo", "x")).returncode == 0
+    assert tlog.read_bytes() == b"x\n"
+
+
+def test_raw_without_a_file_is_named_and_shown_as_what_it_is(tmp_path: Path) -> None:
+    done = run([*REC, "--raw", "echo", "hi"], env=clean_environment(XDG_STATE_HOME=str(tmp_path)))
+    (made,) = (tmp_path / "ttyscribe").glob("*.raw")
+    assert done.stderr.endswith(f"replay it with: cat {made}\n".encode())
+    assert made.read_bytes() == b"hi\n"
+
+
+def test_overwriting_touches_nothing_where_no_recording_begins(tmp_path: Path, tlog: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("#!/no/such/interp -x\n")
+    script.chmod(0o755)
+    for options, words in (
+        (["--", str(script)], ["script", "/no/such/interp"]),
+        (["--semaphore", str(tmp_path / "no" / "f"), "true"], ["--semaphore"]),
+        (["true"], ["/proc/nope"]),
+    ):
+        tlog.write_bytes(b'{"ver":"2.3"}\n')
+        for more in ([], ["--raw", "--yes"]):
+            if more and options == ["true"]:
+                continue  # it has no spool
+            env = clean_environment(XDG_STATE_HOME="/proc/nope" if options == ["true"] else "")
+            done = run(rec(tlog, "--overwrite", *more, *options), env=env)
+            assert done.returncode != 0
+            one_line(done.stderr, *words)
+            assert tlog.read_bytes() == b'{"ver":"2.3"}\n'
 
 
 def test_semaphore_tells_that_recording_is_set_up(tmp_path: Path, tlog: Path) -> None:
@@ -356,11 +396,27 @@ def test_command_that_can_not_run_makes_no_recording(tmp_path: Path, tlog: Path)
         assert not tlog.exists()
 
 
-def test_interpreter_that_is_missing_is_127_with_the_terminal_restored(
+def test_script_whose_interpreter_can_not_run_makes_no_recording(
     tmp_path: Path, tlog: Path
 ) -> None:
     script = tmp_path / "script"
-    script.write_text("#!/no/such/interpreter\n")
+    for interpreter, status in (("/no/such", NOT_FOUND), ("/etc/passwd", NOT_EXECUTABLE)):
+        script.write_text(f"#! {interpreter} -x\n")
+        script.chmod(0o755)
+        done = run(rec(tlog, str(script)))
+        assert done.returncode == status
+        one_line(done.stderr, "script", interpreter)
+        assert not tlog.exists()
+
+
+def test_program_that_turns_out_not_to_start_is_127_with_the_terminal_restored(
+    tmp_path: Path, tlog: Path
+) -> None:
+    # Of two interpreters in a row only the kernel sees that the second is missing.
+    script, inner = tmp_path / "script", tmp_path / "inner"
+    inner.write_text("#!/no/such/interpreter\n")
+    script.write_text(f"#!{inner}\n")
+    inner.chmod(0o755)
     script.chmod(0o755)
     with Terminal(["sh", "-c", f"{' '.join(rec(tlog, str(script)))}; echo rc=$?; stty -a"]) as t:
         assert t.finish() == 0
@@ -395,6 +451,7 @@ def test_places_that_take_no_recording_are_one_line_each(tmp_path: Path) -> None
         assert done.returncode == 1
         assert done.stdout == b""
         one_line(done.stderr, str(path), word)
+    one_line(run([*REC, "--raw", "-o", link, "true"]).stderr, str(link), "symbolic link")
     assert target.read_bytes() == b""
 
 

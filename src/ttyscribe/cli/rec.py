@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
-import shutil
 import stat
 import sys
 
@@ -147,7 +147,7 @@ def record(arguments: argparse.Namespace, values: Rec, fds: tuple[int, int, int]
     made = ""
     if values["writer"] == "file":
         if not values["file"]["path"]:
-            made = values["file"]["path"] = new_path()
+            made = values["file"]["path"] = new_path("raw" if arguments.raw else "tlog")
         else:
             check_existing(values["file"]["path"], arguments)
     start = start_member(
@@ -159,9 +159,13 @@ def record(arguments: argparse.Namespace, values: Rec, fds: tuple[int, int, int]
         idle_time_limit=arguments.idle_time_limit,
     )
     log = values["log"]
+    semaphore = open_semaphore(arguments.semaphore) if arguments.semaphore else -1
     recording = open_log(arguments, values, environ)
-    if arguments.semaphore:
-        raise_semaphore(arguments.semaphore)
+    # Last of all: where nothing can be recorded, the old recording stays.
+    if arguments.overwrite and values["writer"] == "file":
+        empty(values["file"]["path"])
+    if semaphore >= 0:
+        raise_semaphore(semaphore, arguments.semaphore)
     try:
         outcome = record_session(
             Child(path, argv, environ),
@@ -177,7 +181,8 @@ def record(arguments: argparse.Namespace, values: Rec, fds: tuple[int, int, int]
         complain(f"ttyscribe rec: {printable(str(error))}")
         return error.code or 1
     if made and not arguments.quiet:
-        complain(f"ttyscribe: recorded to {made}; replay it with: ttyscribe play {quoted(made)}")
+        replay = "cat" if arguments.raw else "ttyscribe play"
+        complain(f"ttyscribe: recorded to {made}; replay it with: {replay} {quoted(made)}")
     if outcome.signal:
         die_by(outcome.signal)
     return outcome.status
@@ -196,23 +201,48 @@ def command_of(arguments: argparse.Namespace, shell: str) -> list[str]:
 
 
 def find(name: str) -> str:
-    """The file that runs as name, so that a missing command touches no recording.
+    """The file that runs as name, so that a command that can't start touches no recording.
 
     Raises SpawnError with status 127 or 126.
     """
-    path = shutil.which(name)
-    if path is not None:
-        return path
+    found = [path for path in places(name) if os.path.isfile(path)]
+    for path in found:
+        if os.access(path, os.X_OK):
+            check_interpreter(path)
+            return path
     shown = printable(name)
     if "/" in name and os.path.isdir(name):
         raise SpawnError(f"{shown}: is a directory", NOT_EXECUTABLE)
-    found = shutil.which(name, mode=os.F_OK)
-    if found is not None:
-        raise SpawnError(f"{printable(found)}: may not be run", NOT_EXECUTABLE)
+    if found:
+        raise SpawnError(f"{printable(found[0])}: may not be run", NOT_EXECUTABLE)
     raise SpawnError(f"{shown}: command not found", NOT_FOUND)
 
 
-def new_path() -> str:
+def places(name: str) -> list[str]:
+    """Where a command may be: itself, if it has a slash, else in each folder of PATH."""
+    if "/" in name:
+        return [name]
+    folders = os.environ.get("PATH", os.defpath).split(":")
+    return [os.path.join(folder, name) for folder in folders] if name else []
+
+
+def check_interpreter(path: str) -> None:
+    """Make sure that a script's interpreter can run. Raises SpawnError as find does."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            head = file.read(256)
+    except OSError:
+        return  # the kernel may read what we may not
+    words = head.partition(b"\n")[0][2:].split(maxsplit=1)
+    if not head.startswith(b"#!") or not words or os.access(words[0], os.X_OK):
+        return
+    line = f"{printable(path)}: its interpreter {printable(words[0])}"
+    if os.path.exists(words[0]):
+        raise SpawnError(f"{line} may not be run", NOT_EXECUTABLE)
+    raise SpawnError(f"{line} is not found", NOT_FOUND)
+
+
+def new_path(suffix: str) -> str:
     """A path for a new recording in the user's state folder, which is made if need be."""
     import time
 
@@ -228,7 +258,7 @@ def new_path() -> str:
             "name a file with --file-path"
         ) from None
     stamp = time.strftime("%Y-%m-%dT%H-%M-%SZ", time.gmtime())
-    return os.path.join(folder, f"{stamp}-{os.getpid()}.tlog")
+    return os.path.join(folder, f"{stamp}-{os.getpid()}.{suffix}")
 
 
 def check_existing(path: str, arguments: argparse.Namespace) -> None:
@@ -243,10 +273,16 @@ def check_existing(path: str, arguments: argparse.Namespace) -> None:
             head = file.read(8)
     except OSError:
         return  # the writer says what is wrong with it
-    if not head or head.startswith(b'{"ver":') or arguments.raw or arguments.yes:
+    if not head or arguments.yes:
         return
+    if arguments.raw:
+        # Bytes without messages would spoil a recording, and nothing tells a raw one.
+        question = f"{printable(path)} exists and is not empty"
+    elif head.startswith(b'{"ver":'):
+        return
+    else:
+        question = f"{printable(path)} exists and holds no recording"
     what = "empty it" if arguments.overwrite else "append to it"
-    question = f"{printable(path)} exists and holds no recording"
     if sys.stdin is None or not sys.stdin.isatty():
         raise UsageError(f"{question}; --yes does {what.replace(' it', '')} anyway")
     print(f"{question}; {what} anyway? [y/N] ", end="", file=sys.stderr, flush=True)
@@ -262,43 +298,53 @@ def open_log(
     from ttyscribe.session.setup import open_recording
 
     if not arguments.raw:
-        if arguments.overwrite and values["writer"] == "file":
-            empty(values["file"]["path"])
         return open_recording(values, user_name(os.getuid()), environ)
     from ttyscribe.session.rawlog import RawLog
 
     path = values["file"]["path"]
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY
-    if arguments.overwrite:
-        flags |= os.O_TRUNC
     try:
         return RawLog(os.open(path, flags, 0o600), path)
     except OSError as error:
-        raise WriterError(f"{path}: can't open for writing: {reason(error)}") from None
+        why = reason(error)
+        if error.errno == errno.ELOOP:
+            why = "it is a symbolic link, which a recording is never written through"
+        raise WriterError(f"{path}: can't open for writing: {why}") from None
 
 
 def empty(path: str) -> None:
-    """Empty the file at path, if it is one that the writer would append to."""
+    """Empty the file at path, if it is a regular one. Raises WriterError."""
     try:
         fd = no_follow(path, os.O_WRONLY)
-    except OSError:
-        return  # the writer makes it, or says what is wrong with it
-    try:
-        if stat.S_ISREG(os.fstat(fd).st_mode):
-            os.ftruncate(fd, 0)
-    finally:
-        os.close(fd)
+        try:
+            if stat.S_ISREG(os.fstat(fd).st_mode):
+                os.ftruncate(fd, 0)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise WriterError(f"{path}: can't empty it: {reason(error)}") from None
 
 
-def raise_semaphore(path: str) -> None:
-    """Tell whoever waits at the file path that recording is set up."""
+def open_semaphore(path: str) -> int:
+    """Make sure that the file at path can tell when recording is set up. Raises UsageError."""
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOCTTY
-        fd = os.open(path, flags, 0o600)
+        return os.open(path, flags, 0o600)
+    except OSError as error:
+        raise semaphore_error(path, error) from None
+
+
+def raise_semaphore(fd: int, path: str) -> None:
+    """Tell whoever waits at the open file that recording is set up. Raises UsageError."""
+    try:
         with open(fd, "w", encoding="ascii") as file:
             file.write("READY")
     except OSError as error:
-        raise UsageError(f"--semaphore: {path}: {reason(error)}") from None
+        raise semaphore_error(path, error) from None
+
+
+def semaphore_error(path: str, error: OSError) -> UsageError:
+    return UsageError(f"--semaphore: {path}: {reason(error)}")
 
 
 def no_follow(path: str, flags: int) -> int:
