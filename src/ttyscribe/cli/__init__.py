@@ -8,6 +8,7 @@ become one line on stderr here.
 
 from __future__ import annotations
 
+import io
 import sys
 
 # name: (module, one line for the help)
@@ -21,6 +22,8 @@ COMMANDS = {
     "config": ("ttyscribe.cli.config", "check and show the configuration"),
     "policy": ("ttyscribe.cli.policy", "tell whether a user is recorded, and why"),
 }
+# What is asked of ttyscribe itself.
+GENERAL = ("-h", "--help", "help", "-v", "--version")
 
 
 def usage() -> str:
@@ -43,25 +46,40 @@ the status of the shell or command (128+N if signal N ended it, 127 not found,
 """
 
 
+class Nowhere(io.TextIOBase):
+    """A standard error that is closed, for which print() would take standard output.
+
+    It has no descriptor: 2 stays closed for the programs that we start.
+    """
+
+    def write(self, text: str, /) -> int:
+        return len(text)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line argv (without the program's name); return the exit status."""
+    if sys.stderr is None:
+        sys.stderr = Nowhere()
     arguments = sys.argv[1:] if argv is None else argv
     debug = False
     if arguments[:1] == ["--debug"]:
         debug = True
         arguments = arguments[1:]
     name = arguments[0] if arguments else ""
-    if name in ("-h", "--help", "help"):
-        print(usage(), end="")
-        return 0
-    if name in ("-v", "--version"):
+    if name not in COMMANDS and name not in GENERAL:
+        return unknown(name)
+    return run(name, arguments[1:], debug)
+
+
+def answer(asked: str) -> int:
+    """Answer one of GENERAL."""
+    if asked in ("-v", "--version"):
         from ttyscribe import __version__
 
         print(f"ttyscribe {__version__}")
-        return 0
-    if name not in COMMANDS:
-        return unknown(name)
-    return run(name, arguments[1:], debug)
+    else:
+        print(usage(), end="")
+    return 0
 
 
 def run(name: str, arguments: list[str], debug: bool) -> int:
@@ -71,8 +89,14 @@ def run(name: str, arguments: list[str], debug: bool) -> int:
     from ttyscribe.errors import TtyscribeError, printable, reason
 
     try:
-        status: int = importlib.import_module(COMMANDS[name][0]).main(arguments)
-        # A reader of ours that went away is noticed here, not in a traceback at exit.
+        try:
+            if name in GENERAL:
+                status = answer(name)
+            else:
+                status = importlib.import_module(COMMANDS[name][0]).main(arguments)
+        except SystemExit as ended:  # argparse has shown its help, or a signal ended the player
+            status = ended.code if isinstance(ended.code, int) else 0
+        # What can't be written is noticed here, not in a traceback at exit.
         if sys.stdout is not None:
             sys.stdout.flush()
         return status
@@ -82,9 +106,6 @@ def run(name: str, arguments: list[str], debug: bool) -> int:
         complain(f"ttyscribe {name}: {printable(str(error))}")
         return error.status
     except BrokenPipeError:
-        import os
-
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # 128 + SIGPIPE, as a shell would report it
     except KeyboardInterrupt:
         return 130
@@ -94,6 +115,19 @@ def run(name: str, arguments: list[str], debug: bool) -> int:
         where = f"{error.filename}: " if error.filename is not None else ""
         complain(f"ttyscribe {name}: {printable(str(where))}{reason(error)}")
         return 1
+    finally:
+        give_up_output()
+
+
+def give_up_output() -> None:
+    """Let nothing wait for an output that takes no more: Python would try again at exit."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        import os
+
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def unknown(name: str) -> int:
@@ -112,8 +146,8 @@ def unknown(name: str) -> int:
 
 
 def complain(line: str) -> None:
-    """Print a line on stderr, if there still is one."""
+    """Print a line on stderr, if it still takes one."""
     try:
         print(line, file=sys.stderr, flush=True)
-    except (OSError, AttributeError, ValueError):
+    except (OSError, ValueError):
         pass
