@@ -50,6 +50,19 @@ def test_login_option_makes_a_login_shell(journald: Journald) -> None:
         assert done.stdout == shown
 
 
+def test_words_of_a_script_or_command_are_its_own(journald: Journald, tmp_path: Path) -> None:
+    words = ["--login", "--command", "x", "--interactive"]
+    shown = b"".join(b"[%b]" % word.encode() for word in words)
+    script = tmp_path / "args.sh"
+    script.write_text('printf "[%s]" "$@"\n')
+    assert run([*SESSION, str(script), *words]).stdout == shown
+    for option in ("-c", "--command"):
+        assert run([*SESSION, option, 'printf "[%s]" "$@"', "name", *words]).stdout == shown
+    line = b'printf "[%s]" --login --command x --interactive'
+    assert run([*SESSION, "-s", "--", *words], data=b'printf "[%s]" "$@"\n').stdout == shown
+    assert run([*SESSION, "--login", "--command", line.decode()]).stdout == shown
+
+
 def test_death_by_signal_is_ours(journald: Journald) -> None:
     assert run([*SESSION, "-c", "kill -TERM $$"]).returncode == -signal.SIGTERM
 

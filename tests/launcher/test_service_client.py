@@ -104,6 +104,11 @@ def record(connection: socket.socket, fds: list[int], *fields: bytes) -> None:
         ([b""], {b"A": b"", b"TERM": b"xterm=1", b"B": b"=", b"PATH": b"", b"TERMINAL": b"no"}),
         ([b"-" * 1024], dict.fromkeys(wire.ENVIRONMENT[:5], b"v" * 4096)),
         ([b"-sh"], {b"N%d" % n: b"v" * 9000 for n in range(100)}),
+        # The words of a script or command are not ours to read.
+        ([b"-sh", b"script", b"--login"], {}),
+        ([b"-sh", b"-c", b"command", b"--command"], {}),
+        ([b"-sh", b"-s", b"--", b"--interactive"], {}),
+        ([b"-sh", b"-", b"--interactive"], {}),
     ],
 )
 def test_it_says_byte_for_byte_what_the_python_client_says(
@@ -124,6 +129,7 @@ def test_it_says_byte_for_byte_what_the_python_client_says(
         ([b"-sh", b"--help"], {}),
         ([b"-sh", b"--configuration"], {}),
         ([b"-sh", b"-x", b"--login"], {}),
+        ([b"-sh", b"+O", b"--command", b"true"], {}),
         ([b"-" * 1025], {}),
         ([b"-sh", b"x" * 49152], {}),
         ([b"-sh"], {b"TERM": b"x" * 4097}),

@@ -88,7 +88,7 @@ def launched(
 
         print(f"ttyscribe rec-session {__version__}")
         return 0
-    login = Login(argv0, [LONG.get(word, word) for word in arguments], environ, fds, ignored)
+    login = Login(argv0, shortened(arguments), environ, fds, ignored)
     login.service = service
     if list(arguments) == ["--configuration"]:
         from ttyscribe.config import dump
@@ -96,6 +96,20 @@ def launched(
         print(dump(login.load().values))
         return 0
     return login.run()
+
+
+def shortened(arguments: Sequence[str]) -> list[str]:
+    """arguments with tlog's long options as every shell has them.
+
+    The shell's options end before the first word that is none: a script or, after -c, a
+    command. What follows is that one's own.
+    """
+    words = list(arguments)
+    for at, word in enumerate(words):
+        if word in ("-", "--") or not word.startswith(("-", "+")):
+            break
+        words[at] = LONG.get(word, word)
+    return words
 
 
 class Login:

@@ -93,6 +93,12 @@ static bool begins(const char *text, const char *start, bool whole)
 
 // ---- Whether this is a login for us
 
+// Whether a word is an option of the shell, so that another may follow it.
+static bool is_option(const char *word)
+{
+    return (*word == '-' || *word == '+') && !begins(word, "-", true) && !begins(word, "--", true);
+}
+
 static bool is_for_python(const struct login *login)
 {
     static const char *const alone[] = {"-h", "--help", "-v", "--version", "--configuration"};
@@ -103,7 +109,7 @@ static bool is_for_python(const struct login *login)
         for (size_t i = 0; i < sizeof alone / sizeof *alone; i++)
             if (begins(login->argv[1], alone[i], true))
                 return true;
-    for (size_t n = 1; n < login->argc; n++)
+    for (size_t n = 1; n < login->argc && is_option(login->argv[n]); n++)
         for (size_t i = 0; i < sizeof renamed / sizeof *renamed; i++)
             if (begins(login->argv[n], renamed[i], true))
                 return true;
