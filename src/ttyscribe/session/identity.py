@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import time
 
-from ttyscribe.tlog import Identity
+from ttyscribe.tlog import Identity, escape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # The kernel's "no audit session".
 NO_SESSION = 4294967295
+# What no terminal's name is longer than; users can set any.
+_TERM_MAX = 128
 
 
 def identify(user: str, environ: Mapping[bytes, bytes], pid: int | None = None) -> Identity:
@@ -23,7 +25,7 @@ def identify(user: str, environ: Mapping[bytes, bytes], pid: int | None = None) 
         host_name(),
         recording_id(pid),
         clean(user),
-        clean(environ.get(b"TERM", b"")),
+        shortened(environ.get(b"TERM", b""), _TERM_MAX),
         audit_session(pid),
         time.time_ns() // 1_000_000,
     )
@@ -81,6 +83,18 @@ def clean(text: str | bytes) -> str:
     if isinstance(text, str):
         text = os.fsencode(text)
     return text.decode("utf-8", "replace")
+
+
+def shortened(text: str | bytes, room: int) -> str:
+    """Clean text, cut with a "…" where it takes more than room bytes (from 3 up) in JSON."""
+    text = clean(text)
+    # A character that does not fit ends it, so that no more than room needs to be looked at.
+    data = text[: room + 1].encode()
+    _, count, _, cut = escape.fit(data, 0, room)
+    if not cut:
+        return text
+    _, count, _, _ = escape.fit(data, 0, room - 3)
+    return text[:count] + "…"
 
 
 def _read(path: str, size: int = 4096) -> bytes:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 
 from ttyscribe.session.echo import EchoFilter
-from ttyscribe.session.identity import clean, identify
+from ttyscribe.session.identity import clean, identify, shortened
 from ttyscribe.session.recording import GRACE, QUEUE_LIMIT, Recording
 from ttyscribe.session.spool import SERVICE_FOLDER, SUFFIX, Spool, abandoned, user_folder
 from ttyscribe.tlog import Encoder, escape
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 # What sshd, su and login tell of where the user comes from.
 _REMOTE = (b"SSH_CONNECTION", b"SSH_CLIENT", b"REMOTEHOST")
+
+# Bytes of JSON in the start's member. syslog daemons cut a message off at 8 KiB, and a user
+# chooses all of these.
+_COMMAND_ROOM = 1024
+_ENV_ROOM = 384
+_TEXT_ROOM = 192
 
 # A message's bytes besides its payload, at the most: names, numbers, and the start's member.
 _MESSAGE_HEAD = 8192
@@ -148,29 +154,44 @@ def start_member(
     """The member of the first message: what was started, where and how.
 
     command is the whole argument vector; captured names the environment
-    variables that are kept; fds are the user's standard descriptors.
+    variables that are kept; fds are the user's standard descriptors. What is too
+    long ends in "…".
     """
     from ttyscribe import __version__
 
-    env = {}
+    variables: list[str | bytes] = []
     for name in captured:
         value = environ.get(os.fsencode(name))
         if value is not None:
-            env[name] = clean(value)
+            variables += [name, value]
+    kept = shortened_all(variables, _ENV_ROOM)
     remote = next((environ[name] for name in _REMOTE if name in environ), b"")
     member: dict[str, object] = {
         "event": "start",
         "version": __version__,
-        "command": [clean(word) for word in command],
-        "shell": clean(shell),
-        "title": clean(title),
-        "env": env,
+        "command": shortened_all(command, _COMMAND_ROOM),
+        "shell": shortened(shell, _TEXT_ROOM),
+        "title": shortened(title, _TEXT_ROOM),
+        "env": dict(zip(kept[::2], kept[1::2], strict=False)),
         "tty": terminal_name(fds),
-        "remote": clean(remote.split(b" ")[0]),
+        "remote": shortened(remote.split(b" ")[0], _TEXT_ROOM),
     }
     if idle_time_limit is not None:
         member["idle_time_limit"] = idle_time_limit
     return member
+
+
+def shortened_all(texts: Iterable[str | bytes], room: int) -> list[str]:
+    """As many of texts as take room bytes in JSON; a last "…" stands for all others."""
+    kept: list[str] = []
+    # Less a last "…" with its quotes and comma.
+    left = room - 6
+    for text in texts:
+        if left < 6:
+            return [*kept, "…"]
+        kept.append(shortened(text, left - 3))
+        left -= len(escape.value(kept[-1])) + 1
+    return kept
 
 
 def terminal_name(fds: Sequence[int]) -> str:

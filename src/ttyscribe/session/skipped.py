@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import time
 
-from ttyscribe.session.identity import clean
+from ttyscribe.session.identity import clean, shortened
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from ttyscribe.errors import WriterError
     from ttyscribe.session.recording import Recording
     from ttyscribe.session.skip import Skip
+
+# Bytes of the command's JSON in the message.
+_COMMAND_ROOM = 1024
 
 
 class SkippedLog:
@@ -33,7 +36,7 @@ class SkippedLog:
         self._member = {
             "event": "skipped",
             "rule": skip.rule,
-            "command": clean(command),
+            "command": shortened(command, _COMMAND_ROOM),
             "program": clean(skip.path),
         }
 
