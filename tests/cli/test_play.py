@@ -355,6 +355,35 @@ def test_lax_plays_over_a_gap(recording: Path) -> None:
     assert (done.returncode, done.stdout[-3:]) == (0, b"lax")
 
 
+def test_lax_passes_over_broken_lines_with_one_warning(recording: Path) -> None:
+    whole = recording.read_bytes()
+    for count, more in ((1, b""), (3, b", and 2 more like it")):
+        recording.write_bytes(whole)
+        with recording.open("ab") as file:
+            cut = message(12, 3_600_001, ">3", "cut")[:-30] + b"\n"
+            file.write(cut.replace(b'"rec": ', b'"rec":'))
+            file.write(message(13, 3_600_001, ">9", "x") * (count - 1))
+            file.write(message(14, 3_600_001, ">3", "lax"))
+        for done in (run("play", "--lax", recording), run("cat", "--lax", recording, "-m", REC)):
+            assert (done.returncode, done.stdout[-7:]) == (0, b"lastlax")
+            assert re.fullmatch(
+                rb"ttyscribe \w+: [^\n]+:12: not a tlog message: [^\n]+; passed over%b\n" % more,
+                done.stderr,
+            ), done.stderr
+    status, seen = Player("--lax", "-g", "end", recording).end()
+    assert status == 0
+    assert seen.count(b"passed over") == 1
+    assert seen.index(b"\x1b[?25h") < seen.index(b"passed over")
+
+
+def test_lax_needs_one_message_that_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    path.write_bytes(message(1, 0, "", "", ver="3.0"))
+    done = run("cat", "--lax", path)
+    assert done.returncode == 1
+    assert b"'ver' is 3.0" in done.stderr
+
+
 def test_several_recordings_are_listed_and_chosen(recording: Path) -> None:
     with recording.open("ab") as file:
         file.write(message(1, 0, ">1", "x", rec="other"))

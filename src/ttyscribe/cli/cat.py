@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from ttyscribe.cli import source
+from ttyscribe.cli import complain, source
+from ttyscribe.errors import printable
 
 HELP = """\
 Usage: ttyscribe cat [OPTIONS] [FILE]
@@ -23,7 +24,7 @@ Options, as for play:
   -N, --journal-namespace NAME  a namespace of the journal
   -D, --directory DIR           journal files in DIR
   -f, --follow                  wait for more at the end
-      --lax                     go on where messages are missing
+      --lax                     go on where messages are missing or broken
   -v, --version                 print the version
   -h, --help                    print this
 
@@ -47,7 +48,10 @@ def main(argv: list[str]) -> int:
 
     reader = source.open_reader(values, given, rewindable=False)
     try:
-        copy_output(Stream(reader, "follow" in given, values["lax"]), 1)
+        stream = Stream(reader, "follow" in given, values["lax"])
+        copy_output(stream, 1)
     finally:
         reader.close()
+    if stream.warning:
+        complain(f"ttyscribe cat: {printable(stream.warning)}")
     return 0

@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING
 
-from ttyscribe.cli import source
-from ttyscribe.errors import UsageError
+from ttyscribe.cli import complain, source
+from ttyscribe.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from ttyscribe.config.views import Play
@@ -36,7 +35,7 @@ Which recording:
                                 the time names a zone ("10:00 UTC")
   -N, --journal-namespace NAME  a namespace of the journal
   -D, --directory DIR           journal files in DIR
-      --lax                     play on where messages are missing
+      --lax                     play on where messages are missing or broken
 
 How:
   -s, --speed N                 N times as fast (default: 1)
@@ -105,6 +104,8 @@ def main(argv: list[str]) -> int:
             copy_output(stream, 1)
     finally:
         reader.close()
+    if stream.warning:
+        complain(f"ttyscribe play: {printable(stream.warning)}")
     return 0
 
 
@@ -140,7 +141,7 @@ def _play(stream: Stream, values: Play, goto: int, idle_limit: float | None) -> 
     finally:
         screen.leave()
     if playback.advice:
-        print(playback.advice, file=sys.stderr)
+        complain(playback.advice)
 
 
 def _keyboard(values: Play) -> int | None:

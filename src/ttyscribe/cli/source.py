@@ -8,6 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, TypeAlias
 
+from ttyscribe.cli import complain
 from ttyscribe.errors import ReaderError, UsageError, printable
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def configured(given: Given) -> Play:
             part[name] = value
     loaded = load("play", environ=os.environ, name=sys.argv[0], command_line=nested)
     for warning in loaded.warnings:
-        print(f"ttyscribe: {printable(warning)}", file=sys.stderr)
+        complain(f"ttyscribe: {printable(warning)}")
     return loaded.values
 
 
@@ -135,7 +136,7 @@ def open_reader(values: Play, given: Given, rewindable: bool) -> Reader:
         reader.check()
     except SeveralRecordings as error:
         for recording in error.recordings:
-            print(recording, file=sys.stderr)
+            complain(str(recording))
         raise
     return reader
 

@@ -20,7 +20,8 @@ class Stream:
 
     start is the wall clock of the recording's beginning in seconds since the epoch,
     and idle_time_limit the recording's own wish in seconds; both None until the
-    first message was read, and where it does not say.
+    first message was read, and where it does not say. With lax, missing and broken
+    messages are passed over; warning then tells of the broken ones.
     """
 
     def __init__(self, reader: Reader, follow: bool = False, lax: bool = False) -> None:
@@ -29,6 +30,17 @@ class Stream:
         self.lax = lax
         self.start: float | None = None
         self.idle_time_limit: float | None = None
+        # The first error that was passed over, and how many were.
+        self._broken: FormatError | None = None
+        self._count = 0
+
+    @property
+    def warning(self) -> str:
+        """One line on what was passed over since the start; "" if nothing was."""
+        if self._broken is None:
+            return ""
+        more = f", and {self._count - 1} more like it" if self._count > 1 else ""
+        return f"{self._broken}; passed over{more}"
 
     def batches(self) -> Iterator[list[Event] | None]:
         """Each message's events; None where nothing is there yet, as Reader.entries.
@@ -37,17 +49,29 @@ class Stream:
         """
         decode = Decoder(self.lax).decode
         rec: str | None = None
+        self._broken = None
+        self._count = 0
         for entry in self.reader.entries(self.follow):
             if entry is None:
                 yield None
                 continue
-            message = parse(*entry)
-            if message.rec != rec:
-                if rec is not None:
-                    raise _foreign(entry, rec, message.rec)
-                rec = message.rec
-                self._begin(message)
-            yield decode(message)
+            try:
+                message = parse(*entry)
+                if message.rec != rec:
+                    if rec is not None:
+                        raise _foreign(entry, rec, message.rec)
+                    rec = message.rec
+                    self._begin(message)
+                events = decode(message)
+            except FormatError as error:
+                if not self.lax:
+                    raise
+                self._broken = self._broken or error
+                self._count += 1
+                continue
+            yield events
+        if rec is None and self._broken is not None:
+            raise self._broken
 
     def length(self) -> int | None:
         """Nanoseconds from the start to the last event that is there now, where that is cheap."""
