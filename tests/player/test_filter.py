@@ -57,6 +57,13 @@ QUERIES = {
     "number with zeros": b"\x1b]0052;c;AA==\x07",
     "number with controls": b"\x1b]5\x002;c;AA==\x07",
     "UTF-8 form of CSI": b"\xc2\x9b6n",
+    "8-bit form of CSI": b"\x9b6n",
+    "8-bit form of CSI in a broken character": b"\xe2\x9b6n",
+    "another encoding": b"\x1b%@",
+    "another encoding, of another kind": b"\x1b%/G",
+    "keys in 8-bit form": b"\x1b G",
+    "keyboard lock": b"\x1b[2h",
+    "keyboard lock among others": b"\x1b[4;02h",
 }
 
 
@@ -64,7 +71,8 @@ QUERIES = {
 def test_query_is_not_sent_on_and_text_around_it_is(query: bytes) -> None:
     result = filtered(b"before" + query + b"after")
     assert query not in result
-    assert result.replace(b"\x18", b"") in (b"beforeafter", b"before6nafter")
+    rest = result.replace(b"\x18", b"")
+    assert rest in (b"beforeafter", b"before6nafter", b"before\xe26nafter")
 
 
 @pytest.mark.parametrize("query", QUERIES.values(), ids=list(QUERIES))
@@ -92,6 +100,10 @@ PASSED = {
     "soft reset": b"\x1b[!p",
     "charset": b"\x1b(0lqqk\x1b(B",
     "Linux console cursor": b"\x1b[?0c",
+    "insert mode": b"\x1b[4;20h",
+    "column mode, which has the keyboard lock's number": b"\x1b[?2h",
+    "bytes of Latin-1": b"\xe9t\xe9\xa0\xff",
+    "characters of all lengths": "\u00db\u0430\u1000\uffdb\U0001f600\U0010ffff".encode(),
 }
 
 
@@ -108,6 +120,18 @@ def test_removed_query_does_not_join_its_surroundings_into_another() -> None:
 
 def test_unfinished_string_does_not_let_what_comes_before_it_through() -> None:
     assert filtered(b"\xc2\x9b6n\x1bP$q", b"m\x1b\\") == b"\x186n\x18"
+
+
+def test_8_bit_control_goes_and_the_characters_that_hold_its_byte_stay() -> None:
+    assert filtered(b"\x1b%@\x9b6n\x9bc\x90$qm\x9c") == b"\x18\x186n\x18c\x18$qm\x18"
+    assert filtered("Û\x9b".encode()) == "Û".encode() + b"\x18"
+    assert filtered(b"\x1b%\xc3\x9b6n") == b"\x18\xc3\x9b6n"
+    assert filtered(b"\xe2\x9b") == b"\xe2\x18"
+
+
+def test_string_that_ends_in_another_piece_does_not_take_what_follows_along() -> None:
+    for end in (b"\x1b\\", b"\xc2\x9c"):
+        assert filtered(b"\x1b_Gi=1", end, b"text") == b"\x18text"
 
 
 def test_answerback_vanishes() -> None:
@@ -129,6 +153,11 @@ def test_no_more_than_the_limit_is_held_back() -> None:
         for _ in range(20):
             screen.feed(b"1" * 1000)
             assert len(screen._pending) <= LIMIT + 1000
+    screen = TerminalFilter()
+    screen.feed(b"\x1b%")
+    for _ in range(20):
+        screen.feed(b"!" * 1000)
+        assert len(screen._pending) <= LIMIT + 1000
 
 
 def test_text_after_a_linux_console_palette_reset_is_not_held_back() -> None:
@@ -142,7 +171,8 @@ def test_unfinished_sequence_is_left_out_at_the_end() -> None:
 
 FRAGMENTS = st.sampled_from(
     [*QUERIES.values(), *PASSED.values(), b"\x1b", b"\x1b[", b"\x1b]", b"\x18", b"\xc2", b"\x9b",
-     b"\x1bP", b"\x07", b"\x1b\\", b"\x9c", b"c", b"6n", b"52;", "é日本🙂".encode()]
+     b"\xe2\x80", b"\x1b%", b"\x1bP", b"\x07", b"\x1b\\", b"\x9c", b"c", b"6n", b"52;",
+     "é日本🙂".encode()]
 )  # fmt: skip
 
 

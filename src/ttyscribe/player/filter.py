@@ -12,14 +12,16 @@ what is left can't join into a new one:
   (y), presentation and terminal state ($w, $u, &u), locator ('w 'z '{ '|), "v, graphics
   (?S), title position and stacks (#S #R #|), key options (?m ?g), media copy (i, ?i),
   macro call (*z), and window operations (t) other than pushing and popping the title
-- ESC Z (identify)
+- CSI 2 h (locks the keyboard)
+- ESC Z (identify), ESC % (another encoding), ESC SP (keys' sequences in 8-bit form)
 - OSC: clipboard (52, 5522), log and dump files (46, 55), programs' own extensions that
   notify, run or store (9, 99, 777, 1337), and queries of colours, fonts,
   pointers and properties (a "?" in 3-5, 10-19, 21, 22, 50, 60-69, 70x)
 - DCS: settings and termcap queries ($q, +q, +p), programmed keys and replies (|),
   macros (!z), ReGIS (p)
 - APC: all (kitty graphics reads files and replies)
-- the C1 controls that introduce sequences, where encoded as UTF-8
+- the C1 controls that introduce sequences, where encoded as UTF-8, and bytes from 80 to 9F
+  that belong to no UTF-8 character: some terminals take them for C1 controls
 
 References: XTerm Control Sequences (ctlseqs), the DEC VT510 manual, the kitty protocols.
 """
@@ -37,9 +39,14 @@ _CAN = b"\x18"
 _J = rb"[\x00-\x17\x19\x1c-\x1f\x7f]*+"
 _ESC = rb"\x1b" + _J
 _PARAMS = rb"[\x00-\x17\x19\x1c-\x3f\x7f]"
+# What comes between an escape and the end of a sequence that is no CSI.
+_BETWEEN = rb"[\x00-\x17\x19\x1c-\x2f\x7f]"
 # Bodies of strings, without and with BEL; the UTF-8 form of the terminator ST ends them too.
-_OSC_BODY = rb"(?:[^\x07\x18\x1a\x1b\xc2]|\xc2(?!\x9c|\Z))*+"
-_BODY = rb"(?:[^\x18\x1a\x1b\xc2]|\xc2(?!\x9c|\Z))*+"
+# Not "(...)*+", behind which CPython 3.11 may lose the group that matched the terminator.
+_OSC_BODY = (
+    rb"[^\x07\x18\x1a\x1b\xc2]*+(?>(?:\xc2(?!\x9c|\Z)[^\x07\x18\x1a\x1b\xc2]*+)*)"
+)
+_BODY = rb"[^\x18\x1a\x1b\xc2]*+(?>(?:\xc2(?!\x9c|\Z)[^\x18\x1a\x1b\xc2]*+)*)"
 _ST = rb"\x1b\\|\xc2\x9c|(?=[\x18\x1a])|(?=\x1b[^\\])"
 _OSC_END = rb"(?P<osc_end>\x07|" + _ST + rb")?"
 _END = rb"(?P<end>" + _ST + rb")?"
@@ -48,7 +55,7 @@ _SUSPECT = re.compile(
     + rb"(?:"
     + rb"\[(?:(?P<csi>"
     + (_J + rb"[?#]" + _PARAMS + rb"*+[cnmguSR|p]|")
-    + (_PARAMS + rb"*+[cnxtpuqywvizR|{]")
+    + (_PARAMS + rb"*+[cnxtpuqywvizR|{]|[\x00-\x17\x19\x1c-\x3b\x7f]*+h")
     + rb")|(?P<long>"
     + _PARAMS
     + rb"{%d,}+))" % LIMIT
@@ -68,7 +75,11 @@ _SUSPECT = re.compile(
     + rb"|(?P<apc>_)"
     + _BODY
     + _END.replace(b"end", b"apc_end")
-    + rb"|Z)"
+    + rb"|Z|[ %]"
+    + _BETWEEN
+    + rb"*+(?:[\x30-\x7e]|(?=[\x80-\xff]))|[ %]"
+    + _BETWEEN
+    + rb"{%d,}+)" % LIMIT
     + rb"|\x1b[\x00-\x17\x19\x1c-\x1f\x7f]{%d,}+" % LIMIT
 )
 # A sequence that has begun and may be one of these once the rest comes.
@@ -79,11 +90,25 @@ _INCOMPLETE = re.compile(
     + _PARAMS
     + rb"*+|P"
     + _PARAMS
+    + rb"*+|[ %]"
+    + _BETWEEN
     + rb"*+|\]"
     + _J
     + rb"(?:[0-9]"
     + _OSC_BODY
-    + rb")?(?:\x1b|\xc2)?)|\xc2)\Z"
+    + rb")?(?:\x1b|\xc2)?))\Z"
+)
+# A character of UTF-8, or a byte of none that is a C1 control in an 8-bit encoding.
+_CHARACTER = re.compile(
+    rb"[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}"
+    rb"|\xed[\x80-\x9f][\x80-\xbf]|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}"
+    rb"|\xf4[\x80-\x8f][\x80-\xbf]{2}|(?P<lone>[\x80-\x9f])"
+)
+# A character that has begun.
+_BEGUN = re.compile(
+    rb"(?:[\xc2-\xdf]|\xe0[\xa0-\xbf]?|[\xe1-\xec\xee\xef][\x80-\xbf]?|\xed[\x80-\x9f]?"
+    rb"|\xf0(?:[\x90-\xbf][\x80-\xbf]?)?|[\xf1-\xf3][\x80-\xbf]{0,2}"
+    rb"|\xf4(?:[\x80-\x8f][\x80-\xbf]?)?)\Z"
 )
 _C1 = re.compile(rb"\xc2[\x90\x98\x9a\x9b\x9d-\x9f]")
 _OSC_SKIP = re.compile(_OSC_BODY + _OSC_END)
@@ -111,11 +136,15 @@ class TerminalFilter:
 
     def __init__(self) -> None:
         self._pending = b""
+        # The first bytes of a character.
+        self._begun = b""
         # Within a string that is left out: the pattern of its rest.
         self._skipping: re.Pattern[bytes] | None = None
 
     def feed(self, data: bytes) -> bytes:
         """The part of the stream so far that may be sent on."""
+        if self._begun or not data.isascii():
+            data = self._without_lone_c1(data)
         if self._pending:
             data = self._pending + data
             self._pending = b""
@@ -137,18 +166,27 @@ class TerminalFilter:
                 cut = len(data) if found is None else found.start()
             self._pending = data[cut:]
             data = data[:cut]
-        elif data.endswith(b"\xc2"):
-            self._pending = b"\xc2"
-            data = data[:-1]
         if b"\xc2" in data:
             data = _C1.sub(_CAN, data)
         return data
 
     def finish(self) -> bytes:
         """What was held back, at the end; a sequence that never ended is left out."""
-        rest = self._pending
-        self._pending = b""
+        rest = self._pending + _CHARACTER.sub(_without_lone, self._begun)
+        self._pending = self._begun = b""
         return b"" if self._skipping is not None or b"\x1b" in rest else rest
+
+    def _without_lone_c1(self, data: bytes) -> bytes:
+        """data up to its last whole character, without what is a C1 control by itself."""
+        data = self._begun + data
+        begun = _BEGUN.search(data, max(0, len(data) - 3))
+        self._begun = b"" if begun is None else begun[0]
+        data = data[: len(data) - len(self._begun)]
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            return _CHARACTER.sub(_without_lone, data)
+        return data
 
     def _skip(self, data: bytes, pattern: re.Pattern[bytes]) -> bytes:
         """Pass over the rest of a string; what follows it."""
@@ -195,6 +233,10 @@ class TerminalFilter:
         return _CAN
 
 
+def _without_lone(match: re.Match[bytes]) -> bytes:
+    return match[0] if match["lone"] is None else _CAN
+
+
 def _is_harmful_csi(sequence: bytes) -> bool:
     plain = sequence.translate(None, _IGNORED)
     params = plain.rstrip(
@@ -203,5 +245,7 @@ def _is_harmful_csi(sequence: bytes) -> bool:
     kind = plain[len(params) :]
     if kind == b"t":
         return params.split(b";")[0].lstrip(b"0") not in _TITLE_STACK and params[:1] != b">"
+    if kind == b"h":
+        return any(number.lstrip(b"0") == b"2" for number in re.split(b"[;:]", params))
     mark = next((bytes([byte]) for byte in params if byte in b"<=>?"), b"")
     return mark + kind in _CSI
