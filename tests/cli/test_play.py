@@ -208,9 +208,35 @@ def test_origin_mode_is_reset_only_if_it_was_set(tmp_path: Path, recording: Path
     assert b"\x1b[?6l" in Player("-g", "end", path).end()[1]
 
 
+def test_modes_that_the_recording_set_are_taken_back(tmp_path: Path, recording: Path) -> None:
+    always = (
+        b"\x1b[?2031l", b"\x1b[?2048l", b"\x1b[2l", b"\x1b[12h", b"\x1b[?8h", b"\x1b(B", b"\x1b)B",
+    )  # fmt: skip
+    noted = {
+        "\x1b[?1007h": [b"\x1b[?1007l"],
+        "\x1b[?1;67h": [b"\x1b[?67l"],
+        "\x1b]5;0;red\x07": [b"\x1b]105\x07"],
+        "\x1b]17;red\x07": [b"\x1b]113\x07", b"\x1b]114\x07", b"\x1b]117\x07", b"\x1b]119\x07"],
+    }
+    plain = Player("-g", "end", recording).end()[1]
+    for sequence in always:
+        assert sequence in plain
+    path = tmp_path / "r"
+    for text, resets in noted.items():
+        path.write_bytes(message(1, 0, f">{len(text)}", text))
+        seen = Player("-g", "end", path).end()[1]
+        for sequence in resets:
+            assert sequence in seen and sequence not in plain
+
+
 @pytest.mark.parametrize(
-    ("key", "status"), [(b"\x03", 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
-)
+    ("key", "status"),
+    [
+        (b"\x03", 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 138),
+        (signal.SIGUSR2, 140), (signal.SIGALRM, 142), (signal.SIGVTALRM, 154),
+        (signal.SIGPROF, 155), (signal.SIGXCPU, 152),
+    ],
+)  # fmt: skip
 def test_signals_end_it_with_the_terminal_restored(
     key: bytes | signal.Signals, status: int, recording: Path
 ) -> None:
@@ -288,6 +314,16 @@ def test_terminal_that_does_not_obey_gets_one_line(tmp_path: Path) -> None:
     seen = Player(path).end()[1]
     assert seen.count(b"the recording needs a terminal of 100x30; this one is 80x24") == 1
     assert seen.count(b"needs a terminal") == 1
+
+
+@pytest.mark.parametrize("size", ["0x0", "0x30", "999999999x1", "80x10000"])
+def test_size_that_no_terminal_has_is_not_asked_for(size: str, tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    path.write_bytes(message(1, 0, f"={size}>1+30>1", "ab"))
+    status, seen = Player(path).end()
+    assert status == 0
+    assert b"needs a terminal" not in seen
+    assert b"\x1b[8;" not in seen
 
 
 def test_followed_recording_plays_what_comes(recording: Path) -> None:

@@ -168,7 +168,11 @@ def _handle_signals(screen: Screen, playback: Playback, persist: bool) -> None:
         screen.enter()
         playback.redraw_soon()
 
-    for ending in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+    for ending in (
+        signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
+        signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF, signal.SIGXCPU, signal.SIGIO,
+        signal.SIGPWR,
+    ):  # fmt: skip
         signal.signal(ending, end)
     signal.signal(signal.SIGTSTP, stop)
     if persist:

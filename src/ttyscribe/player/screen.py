@@ -18,19 +18,27 @@ from ttyscribe.player.output import Output
 _OBEY_SECONDS = 0.3
 # How long a terminal may take nothing before it is left as it is.
 _STUCK_SECONDS = 2.0
+# No terminal has so many columns or rows.
+_SIZE_END = 10_000
 _ALTERNATE = re.compile(rb"\x1b\[\?(?:[0-9]+;)*(?:47|1047|1049)(?:;[0-9]+)*([hl])")
 _ORIGIN = re.compile(rb"\x1b\[\?(?:[0-9]+;)*(?:6|69)(?:;[0-9]+)*h")
-_COLOURS = re.compile(rb"\x1b\](?:4|1[0-9]);")
+# Terminals differ in what these are at first, so they are reset where they were set.
+_KEY_MODES = re.compile(rb"\x1b\[\?(?:[0-9]+;)*(?:67|1007)(?:;[0-9]+)*h")
+_COLOURS = re.compile(rb"\x1b\](?:[45]|1[0-9]);")
+# The palette, special colours, and those of text, cursor, pointer and selection.
+_COLOUR_RESETS = (104, 105, 110, 111, 112, 113, 114, 117, 119)
 _KITTY = re.compile(rb"\x1b\[[>=][0-9;]*u")
 _TITLE = re.compile(rb"\x1b\][012];")
 # How each of these begins; bulk output has none, and one search tells.
 _NOTED = re.compile(rb"\x1b(?:\[[?>=]|\])")
 # What has no effect where it is not set: cursor keys, keypad, mouse, focus, bracketed
-# paste, reverse video, scroll region, insert, charset, colours; wrapping and cursor on.
+# paste, reports of colour scheme and size, reverse video, scroll region, keyboard lock, insert,
+# charsets, colours; local echo off; wrapping, repeating keys and cursor on.
 _RESET = (
     b"\x1b[?1l\x1b>\x1b[?9l\x1b[?1000l\x1b[?1001l\x1b[?1002l\x1b[?1003l\x1b[?1004l\x1b[?1005l"
-    b"\x1b[?1006l\x1b[?1015l\x1b[?1016l\x1b[?2004l\x1b[?2026l\x1b[?5l"
-    b"\x1b7\x1b[r\x1b8\x1b[4l\x1b[20l\x1b[?7h\x0f\x1b(B\x1b[0m\x1b[?25h"
+    b"\x1b[?1006l\x1b[?1015l\x1b[?1016l\x1b[?2004l\x1b[?2026l\x1b[?2031l\x1b[?2048l"
+    b"\x1b[?5l\x1b7\x1b[r\x1b8\x1b[2l\x1b[4l\x1b[12h\x1b[20l\x1b[?7h\x1b[?8h"
+    b"\x0f\x1b(B\x1b)B\x1b*B\x1b+B\x1b[0m\x1b[?25h"
 )
 
 
@@ -57,6 +65,7 @@ class Screen:
         self._origin = False
         self._cursor_shape = False
         self._kitty = False
+        self._key_modes = False
         self._key_options = False
         self._colours = False
         self._title = False
@@ -133,15 +142,16 @@ class Screen:
         return columns, rows
 
     def resize(self, columns: int, rows: int, wait: bool) -> bool:
-        """Have the terminal take a recorded size; whether it did, or its size is unknown.
+        """Have the terminal take a recorded size; False if it does not.
 
-        Without wait it is asked, and taken at its word.
+        A size that is unknown, or that no terminal has, is not asked for. Without
+        wait it is asked, and taken at its word.
         """
         now = self.size()
         if now == (columns, rows) or 0 in now:
             return True
-        if not (0 < columns < 10_000 and 0 < rows < 10_000):
-            return False
+        if not (0 < columns < _SIZE_END and 0 < rows < _SIZE_END):
+            return True
         if self._obeys is False:
             return False
         self._asked = (columns, rows)
@@ -179,6 +189,8 @@ class Screen:
                 self._alternate = match[1] == b"h"
             if not self._origin:
                 self._origin = _ORIGIN.search(data) is not None
+            if not self._key_modes:
+                self._key_modes = _KEY_MODES.search(data) is not None
         if not self._kitty:
             self._kitty = _KITTY.search(data) is not None
         if not self._key_options:
@@ -200,18 +212,19 @@ class Screen:
                 (self._alternate, b"\x1b[?1049l"),
                 (self._kitty, b"\x1b[=0;1u\x1b[<99u"),
                 (self._key_options, b"\x1b[>4;0m"),
+                (self._key_modes, b"\x1b[?67l\x1b[?1007l"),
                 (True, _RESET),
                 # Resetting these moves the cursor to the top: put it below everything.
                 (self._origin, b"\x1b[?69l\x1b[?6l\x1b[999;1H"),
                 (self._cursor_shape, b"\x1b[0 q"),
-                (self._colours, b"\x1b]104\x07\x1b]110\x07\x1b]111\x07\x1b]112\x07"),
+                (self._colours, b"".join([b"\x1b]%d\x07" % number for number in _COLOUR_RESETS])),
                 (self._title, b"\x1b[23;0t"),
             )
             if wanted
         )
 
     def _forget(self) -> None:
-        self._alternate = self._cursor_shape = self._kitty = False
+        self._alternate = self._cursor_shape = self._kitty = self._key_modes = False
         self._origin = self._key_options = self._colours = self._title = False
 
 
