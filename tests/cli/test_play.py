@@ -136,6 +136,46 @@ def test_recording_comes_from_standard_input(recording: Path) -> None:
     assert done.stdout.endswith(b"last")
 
 
+@pytest.mark.parametrize("command", ["play", "cat"])
+def test_several_recordings_on_a_pipe_are_listed_and_chosen(command: str, recording: Path) -> None:
+    both = recording.read_bytes() + message(1, 0, ">1", "x", rec="other")
+    done = run(command, "-", stdin=None, input=both)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"other  u@h  2019-09-03 10:00:05 UTC  1 message\n" in done.stderr
+    assert done.stderr.endswith(b"standard input holds 2 recordings; choose one with -m REC\n")
+    assert run(command, "-", "-m", "other", stdin=None, input=both).stdout == b"x"
+    done = run(command, "-", "-m", "third", stdin=None, input=both)
+    assert (done.returncode, done.stdout) == (1, b"")
+
+
+def test_pipe_that_is_no_recording_is_refused_at_once() -> None:
+    with subprocess.Popen(["yes"], stdout=subprocess.PIPE) as endless:
+        done = run("cat", "-", stdin=endless.stdout)
+        endless.kill()
+    assert done.returncode == 1
+    assert b"standard input:1: 'y' is neither" in done.stderr
+
+
+def test_followed_pipe_is_copied_as_it_comes(recording: Path) -> None:
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*TTYSCRIBE, "cat", "-f", "-"], stdin=pipe, stdout=pipe) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(message(1, 0, ">3", "one"))
+        process.stdin.flush()
+        assert os.read(process.stdout.fileno(), 4096) == b"one"
+        process.stdin.close()
+        assert process.wait(10) == 0
+
+
+def test_missing_beginning_is_an_error_without_lax(recording: Path) -> None:
+    lines = recording.read_bytes().splitlines(keepends=True)
+    recording.write_bytes(b"".join(lines[1:]))
+    done = run("cat", recording)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"message 2: message 1 missing before it; --lax plays what there is" in done.stderr
+    assert run("cat", "--lax", recording).stdout.startswith(b"mark1\n")
+
+
 def test_followed_recording_is_copied_as_it_grows(recording: Path) -> None:
     process = subprocess.Popen([*TTYSCRIBE, "cat", "-f", recording], stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -437,7 +477,7 @@ def test_several_recordings_are_listed_and_chosen(recording: Path) -> None:
         (["/nonexistent"], 1), (["/tmp"], 1), (["/dev/null"], 1), ([], 2), (["-r", "es"], 2),
         (["--speed", "nan", "f"], 2), (["-g", "1:2:3:4", "f"], 2), (["-S", "soon", "-M", "A=b"], 2),
         (["-M", "lower"], 2), (["a", "b"], 2), (["--no-such"], 2), (["f", "-M", "A=b"], 2),
-        (["-r", "journal", "-m", "x"], 2),
+        (["-i", "a", "b"], 2), (["-r", "journal", "-m", "x"], 2),
     ],
 )  # fmt: skip
 def test_wrong_command_line_or_source_is_one_line(arguments: list[str], status: int) -> None:

@@ -111,9 +111,21 @@ def test_a_gap_in_ids_is_an_error_unless_lax() -> None:
 
 
 def test_a_step_back_in_ids_is_an_error_unless_lax() -> None:
-    with pytest.raises(FormatError, match="its id steps back after 5"):
-        decode(line(id=5), line(id=5))
+    with pytest.raises(FormatError, match="its id steps back after 2"):
+        decode(line(id=1), line(id=2), line(id=2))
     assert decode(line(id=5), line(id=4), lax=True)
+
+
+def test_missing_beginning_is_an_error_but_where_a_part_is_asked_for() -> None:
+    with pytest.raises(FormatError, match="message 3: messages 1 to 2 missing before it; --lax"):
+        decode(line(id=3))
+    with pytest.raises(FormatError, match="message 2: message 1 missing before it; --lax"):
+        decode(line(id=2))
+    assert decode(line(id=3), lax=True)
+    decoder = Decoder(partial=True)
+    assert decoder.decode(parse(line(id=3), "f:1"))
+    with pytest.raises(FormatError, match="message 4 missing before it"):
+        decoder.decode(parse(line(id=5), "f:2"))
 
 
 def test_pos_never_goes_back() -> None:

@@ -46,9 +46,10 @@ def main(argv: list[str]) -> int:
     from ttyscribe.player.copy import copy_output
     from ttyscribe.player.stream import Stream
 
-    reader = source.open_reader(values, given, rewindable=False)
+    follow = "follow" in given
+    reader = source.open_reader(values, given, rewindable=False, follow=follow)
     try:
-        stream = Stream(reader, "follow" in given, values["lax"])
+        stream = Stream(reader, follow, values["lax"])
         copy_output(stream, 1)
     finally:
         reader.close()

@@ -92,9 +92,10 @@ def main(argv: list[str]) -> int:
     on_terminal = os.isatty(1)
     from ttyscribe.player.stream import Stream
 
-    reader = source.open_reader(values, given, rewindable=on_terminal)
+    follow = values["follow"]
+    reader = source.open_reader(values, given, rewindable=on_terminal, follow=follow)
     try:
-        stream = Stream(reader, values["follow"], values["lax"])
+        stream = Stream(reader, follow, values["lax"])
         if on_terminal:
             limit = given.get("idle_time_limit", values["idle_time_limit"])
             _play(stream, values, goto, limit if isinstance(limit, float) else None)

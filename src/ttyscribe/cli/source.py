@@ -65,8 +65,10 @@ def parse(argv: list[str], options: dict[str, str]) -> Given:
             takes_value = setting not in _SWITCHES
             given[setting] = value if takes_value else True
     if len(arguments) > 1:
-        raise UsageError(f"one FILE at a time: '{arguments[1]}' is one too many")
+        raise UsageError(f"one FILE at a time: '{printable(arguments[1])}' is one too many")
     if arguments:
+        if "file.path" in given:
+            raise UsageError(f"one FILE at a time: '{printable(arguments[0])}' is one too many")
         given["file.path"] = arguments[0]
     return given
 
@@ -112,11 +114,11 @@ def configured(given: Given) -> Play:
     return loaded.values
 
 
-def open_reader(values: Play, given: Given, rewindable: bool) -> Reader:
+def open_reader(values: Play, given: Given, rewindable: bool, follow: bool) -> Reader:
     """Open the reader and make sure that it has one recording; several are listed on stderr.
 
-    rewindable is for playing: the recording can be read from the start again.
-    Raises ReaderError and UsageError.
+    rewindable is for playing: the recording can be read from the start again. follow
+    tells that its end will not be waited for. Raises ReaderError and UsageError.
     """
     from ttyscribe.readers import SeveralRecordings
 
@@ -131,9 +133,9 @@ def open_reader(values: Play, given: Given, rewindable: bool) -> Reader:
             raise UsageError(
                 "which recording? Give a FILE, or -M TLOG_REC=REC for one in the journal"
             )
-        reader = FileReader(path, values["file"]["match"] or None, rewindable)
+        reader = FileReader(path, values["file"]["match"] or None, rewindable or not follow)
     try:
-        reader.check()
+        reader.check(follow)
     except SeveralRecordings as error:
         for recording in error.recordings:
             complain(str(recording))

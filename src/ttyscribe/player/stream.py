@@ -47,7 +47,7 @@ class Stream:
 
         Each call starts anew. Raises FormatError and ReaderError.
         """
-        decode = Decoder(self.lax).decode
+        decode = Decoder(self.lax, self.reader.partial).decode
         rec: str | None = None
         self._broken = None
         self._count = 0

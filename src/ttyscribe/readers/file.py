@@ -41,9 +41,11 @@ class FileReader:
     """Reads one recording from the file at path; "-" is standard input.
 
     match chooses a recording by its id. rewindable keeps what came from a pipe
-    in an unnamed temporary file, so that entries() can be called again.
-    Raises ReaderError if the file can't be opened or is a directory.
+    in an unnamed temporary file, so that entries() can be called again, as check()
+    does itself. Raises ReaderError if the file can't be opened or is a directory.
     """
+
+    partial = False
 
     def __init__(self, path: str, match: str | None = None, rewindable: bool = False) -> None:
         self.name = "standard input" if path == "-" else path
@@ -62,9 +64,10 @@ class FileReader:
         self._recording = True
         self._needle = b"" if match is None else b'"rec":' + orjson.dumps(match)
 
-    def check(self) -> None:
-        """Look through a regular file for other recordings; a pipe shows them when they come."""
-        if not self._regular or self._is_single():
+    def check(self, follow: bool = False) -> None:
+        if self._spool is None and not self._regular:
+            return  # it can't be read twice
+        if (self._is_single() if self._regular else follow):
             return
         recordings = summarize(data for data in self._candidates())
         if self.match is not None:
@@ -169,11 +172,16 @@ class FileReader:
             if self._spool is not None and offset < self._spooled:
                 return os.pread(self._spool.fileno(), _CHUNK, offset)
             chunk = self._read_stream()
-            if chunk and self._spool is not None:
-                self._spool.write(chunk)
-                self._spooled += len(chunk)
         except OSError as error:
             raise ReaderError(f"cannot read {self.name}: {reason(error)}") from None
+        if chunk and self._spool is not None:
+            try:
+                self._spool.write(chunk)
+            except OSError as error:
+                raise ReaderError(
+                    f"cannot keep {self.name} in a temporary file: {reason(error)}"
+                ) from None
+            self._spooled += len(chunk)
         return chunk
 
     def _read_stream(self) -> bytes | None:
@@ -192,6 +200,14 @@ class FileReader:
             if error.errno == errno.EIO:  # the terminal it came from is gone
                 return b""
             raise
+
+    def _await_more(self) -> None:
+        """Wait until the stream has more, or ends."""
+        import select
+
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        poll.poll()
 
     def _check_not_cut(self, offset: int) -> None:
         if self._regular and os.fstat(self._fd).st_size < offset:
@@ -285,6 +301,8 @@ class FileReader:
             for entry in self.entries():
                 if entry is not None:
                     yield entry[0]
+                else:
+                    self._await_more()
         except FormatError:
             return  # whoever plays it comes to the same line, and says so
         finally:

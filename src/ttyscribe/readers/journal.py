@@ -44,6 +44,7 @@ class JournalReader:
             self.name = f"the journal in {directory}"
         self._matches = matches or []
         self._since = since
+        self.partial = since is not None
         self._until = until
         try:
             # The conversions of the binding are for people; only these fields are looked at.
@@ -56,7 +57,7 @@ class JournalReader:
         self._journal.data_threshold = 0
         self._add_matches()
 
-    def check(self) -> None:
+    def check(self, follow: bool = False) -> None:
         """Look through the matching entries for other recordings."""
         named = [match for match in self._matches if match.startswith("TLOG_REC=")]
         if len(named) == 1 and not {"OR", "+"} & set(self._matches):

@@ -19,11 +19,14 @@ class Reader(Protocol):
 
     # The store's name in errors and lists.
     name: str
+    # Whether a later part of the recording was asked for than its beginning.
+    partial: bool
 
-    def check(self) -> None:
-        """Make sure that the store holds exactly one recording.
+    def check(self, follow: bool = False) -> None:
+        """Make sure that the store holds exactly one recording, as far as can be told now.
 
-        Raises SeveralRecordings, or ReaderError if it holds none.
+        What comes by a pipe is awaited to its end, but with follow. Raises
+        SeveralRecordings, or ReaderError if it holds none.
         """
 
     def entries(self, follow: bool = False) -> Iterator[Entry | None]:

@@ -109,12 +109,13 @@ def parse(data: bytes, where: str) -> ParsedMessage:
 class Decoder:
     """Decodes the messages of one recording, in order.
 
-    With lax, gaps and steps in the message ids are passed over.
+    With lax, gaps and steps in the message ids are passed over. With partial, the
+    recording's beginning may be missing, but nothing behind it.
     """
 
-    def __init__(self, lax: bool = False) -> None:
+    def __init__(self, lax: bool = False, partial: bool = False) -> None:
         self.lax = lax
-        self._id: int | None = None
+        self._id: int | None = None if partial else 0
         self._pos = 0
         self._window = ""
 
