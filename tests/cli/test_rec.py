@@ -270,6 +270,24 @@ def test_grouped_short_options_leave_the_command_alone(tlog: Path) -> None:
     assert output(tlog) == b"--log-input\n"
 
 
+def test_long_options_may_be_abbreviated_and_the_command_is_left_alone(tlog: Path) -> None:
+    done = run([*REC, "--file-p", str(tlog), "--log-in", "--lat", "5", "--pay=4096",
+                "echo", "--log", "--li", "--wri", "-o"])  # fmt: skip
+    assert done.stdout == b"--log --li --wri -o\n"
+    assert output(tlog) == done.stdout
+    assert json.loads(run([*REC, "--log-in", "--lat", "5", "--conf"]).stdout)["log"]["input"]
+    ambiguous = run([*REC, "--log", "true"])
+    assert ambiguous.returncode == 2
+    one_line(ambiguous.stderr, "--log", "--log-input", "--log-output")
+
+
+def test_value_that_may_be_left_out_is_never_the_next_word(tlog: Path) -> None:
+    assert run(rec(tlog, "--log-input", "echo", "x")).stdout == b"x\n"
+    help_text = run([*REC, "--help"]).stdout.decode()
+    for name in ("log-input", "log-output", "log-window", "journal-augment", "stdin"):
+        assert f"--{name}[=BOOL]" in help_text
+
+
 def test_two_dashes_end_the_options(tlog: Path) -> None:
     assert run(rec(tlog, "--", "echo", "--", "-v")).stdout == b"-- -v\n"
 

@@ -23,7 +23,7 @@ OURS = {"ttyscribe"} | {f"ttyscribe-{name}" for name in COMMANDS}
 
 # What a help line says before its description: "  -w TEXT, --writer TEXT   Where ...".
 OPTION_LINE = re.compile(r"\s{1,8}(-.*?)(?:\s{2,}.*)?$")
-OPTION = re.compile(r"(?:^|, )(--?[A-Za-z][\w-]*)([ =][^,]*)?")
+OPTION = re.compile(r"(?:^|, )(--?[A-Za-z][\w-]*)(\[?[ =][^,]*)?")
 
 
 def page_of(command: str) -> Path:

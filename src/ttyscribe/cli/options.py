@@ -8,7 +8,7 @@ import math
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from typing import NoReturn
 
     from ttyscribe.config.fast import Schema
@@ -40,6 +40,47 @@ _BOOLEANS = {
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, like all others."""
 
+    def split(self, argv: Sequence[str]) -> tuple[list[str], list[str]]:
+        """argv's options, and what follows them: a command, whose words are its own.
+
+        An option whose value may be left out has one only behind a "=": without it,
+        --option becomes --option=true.
+        """
+        options: list[str] = []
+        rest = list(argv)
+        while rest and rest[0].startswith("-") and rest[0] != "-":
+            word = rest.pop(0)
+            if word == "--":
+                break
+            action, has_value = self._last_option(word)
+            if action is None or has_value or action.nargs == 0:
+                options.append(word)
+            elif action.nargs == "?":
+                options.append(f"{word}=true")
+            else:
+                options += [word, *rest[:1]]
+                del rest[:1]
+        return options, rest
+
+    def _last_option(self, word: str) -> tuple[argparse.Action | None, bool]:
+        """The option that a value behind word would go to, and whether word has its value.
+
+        That is the last of a group such as "-qo"; a long one may be abbreviated.
+        """
+        known = self._option_string_actions
+        if word.startswith("--"):
+            name, equals, _ = word.partition("=")
+            if name in known:
+                return known[name], bool(equals)
+            found = [option for option in known if option.startswith(name)]
+            return (known[found[0]] if len(found) == 1 else None), bool(equals)
+        action = None
+        for at, letter in enumerate(word[1:], 2):
+            action = known.get(f"-{letter}")
+            if action is None or action.nargs != 0:
+                return action, at < len(word)
+        return action, False
+
     def error(self, message: str) -> NoReturn:
         """Raise UsageError."""
         from ttyscribe.errors import UsageError
@@ -52,6 +93,12 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=30, width=96)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if action.nargs == "?" and action.option_strings:
+            # Behind a space it would be the command.
+            return f"{', '.join(action.option_strings)}[={action.metavar}]"
+        return super()._format_action_invocation(action)
 
 
 def settings_options(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +123,7 @@ def settings_options(parser: argparse.ArgumentParser) -> None:
             help=what.replace("%", "%%"),
         )
         if part["type"] == "boolean":
-            # Its value may be left out; implied_true puts it in, the help shows it.
+            # Its value may be left out; Parser.split puts it in, the help shows it.
             added.nargs = "?"
 
 
@@ -127,38 +174,6 @@ def put(nested: dict[str, object], path: str, value: object) -> None:
 def dest(path: str) -> str:
     """The attribute of argparse's namespace for a setting."""
     return path.replace(".", "_")
-
-
-def implied_true(argv: Sequence[str], options: Iterable[str]) -> list[str]:
-    """argv with --option written as --option=true, for options whose [=BOOL] may be left out.
-
-    Only as far as the options go: what follows the first word that is none is the
-    command's own.
-    """
-    words: list[str] = []
-    rest = iter(argv)
-    for word in rest:
-        if word == "--" or not word.startswith("-") or word == "-":
-            return [*words, word, *rest]
-        words.append(f"{word}=true" if word in options else word)
-        if word in _WITH_VALUE or takes_next(word):
-            words += [value for value in [next(rest, None)] if value is not None]
-    return words
-
-
-def takes_next(word: str) -> bool:
-    """Whether word is a group of short options, such as "-qo", whose last one needs a value."""
-    if word.startswith("--"):
-        return False
-    letters = [f"-{letter}" for letter in word[1:]]
-    with_value = [name in _WITH_VALUE for name in letters]
-    return with_value.index(True) == len(letters) - 1 if any(with_value) else False
-
-
-_WITH_VALUE = {name for path, names in REC for name in names} | {
-    "-c", "--command", "-t", "--title", "-e", "--env", "-i", "--idle-time-limit", "--semaphore",
-}  # fmt: skip
-_WITH_VALUE -= {"--log-input", "--log-output", "--log-window", "--journal-augment"}
 
 
 def comma_list(text: str) -> list[str]:

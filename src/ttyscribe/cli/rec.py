@@ -15,7 +15,6 @@ from ttyscribe.cli.options import (
     Parser,
     comma_list,
     given_settings,
-    implied_true,
     positive,
     put,
     settings_options,
@@ -60,7 +59,10 @@ def main(argv: list[str]) -> int:
     from ttyscribe.terminal import standard_descriptors
 
     fds = standard_descriptors()
-    arguments = parser().parse_args(implied_true(argv, BOOLEANS))
+    p = parser()
+    options, words = p.split(argv)
+    arguments = p.parse_args(options)
+    arguments.command = words
     if arguments.version:
         from ttyscribe import __version__
 
@@ -79,18 +81,14 @@ def main(argv: list[str]) -> int:
     return record(arguments, loaded.values, fds)
 
 
-BOOLEANS = ("--log-input", "--stdin", "--log-output", "--log-window", "--journal-augment")
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line of rec."""
+def parser() -> Parser:
+    """The command line of rec, up to the command."""
     p = Parser(
         "ttyscribe rec",
         usage="ttyscribe rec [OPTIONS] [--] [COMMAND [ARG...]]",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=Formatter,
-        allow_abbrev=False,
     )
     settings_options(p)
     p.add_argument("--stdin", dest="log_input", metavar="BOOL", nargs="?",
@@ -119,7 +117,6 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--configuration", action="store_true",
                    help="print the effective configuration as JSON and exit")  # fmt: skip
     p.add_argument("-v", "--version", action="store_true", help="print the version and exit")
-    p.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return p
 
 
@@ -191,8 +188,6 @@ def record(arguments: argparse.Namespace, values: Rec, fds: tuple[int, int, int]
 def command_of(arguments: argparse.Namespace, shell: str) -> list[str]:
     """The argument vector to run. Raises UsageError if two commands are given."""
     words: list[str] = arguments.command
-    if words[:1] == ["--"]:
-        words = words[1:]
     if arguments.line is None:
         return words or [shell]
     if words:
