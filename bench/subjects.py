@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-OURS = [str(ROOT / ".venv/bin/python3"), "-I", "-m", "ttyscribe"]
+# As the checkout's ./ttyscribe starts it.
+OURS = [str(ROOT / ".venv/bin/python3"), "-I", str(ROOT / "src/ttyscribe/__main__.py")]
 # `rec` as it would be without a spool, to tell what that costs.
 UNSPOOLED = [
     *OURS[:2],

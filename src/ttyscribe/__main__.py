@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m ttyscribe`: the same as the `ttyscribe` command."""
+"""`python -m ttyscribe`, or this file itself: the same as the `ttyscribe` command."""
 
 import sys
 

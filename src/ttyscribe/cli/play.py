@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from ttyscribe.cli import complain, source
 from ttyscribe.errors import UsageError, printable
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ttyscribe.config.views import Play
     from ttyscribe.player.playback import Playback

@@ -6,12 +6,14 @@ from __future__ import annotations
 import getopt
 import os
 import sys
-from typing import TYPE_CHECKING, TypeAlias
 
 from ttyscribe.cli import complain
 from ttyscribe.errors import ReaderError, UsageError, printable
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from ttyscribe.config.views import Play
     from ttyscribe.readers import Reader
 

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import select
-from typing import TYPE_CHECKING
 
 from ttyscribe.events import OUTPUT
 from ttyscribe.player.output import write_all
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ttyscribe.player.stream import Stream
 

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import select
 import signal
-import threading
-from queue import Empty, SimpleQueue
+from _queue import Empty, SimpleQueue
 
 
 def write_all(fd: int, data: bytes) -> None:
@@ -49,7 +49,7 @@ class Output:
             self._started = True
             for _ in range(self._PIECES):
                 self._tokens.put(None)
-            threading.Thread(target=self._work, daemon=True).start()
+            _thread.start_new_thread(self._work, ())
         self._take(None)
         self._todo.put(data)
 

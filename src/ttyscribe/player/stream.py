@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
 from ttyscribe.errors import FormatError, ReaderError, printable
 from ttyscribe.tlog import Decoder, parse
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ttyscribe.events import Event
     from ttyscribe.readers import Entry, Reader
     from ttyscribe.tlog import ParsedMessage

@@ -8,6 +8,10 @@ it gives is hostile input until the tlog room has parsed it.
 
 from __future__ import annotations
 
-from ttyscribe.readers.reader import Entry, Reader, Recording, SeveralRecordings
+from ttyscribe.readers.reader import Recording, SeveralRecordings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ttyscribe.readers.reader import Entry, Reader
 
 __all__ = ["Entry", "Reader", "Recording", "SeveralRecordings"]

@@ -14,13 +14,18 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
-from typing import IO
 
 import orjson
 
 from ttyscribe.errors import FormatError, ReaderError, printable, reason
-from ttyscribe.readers.reader import Entry, SeveralRecordings, summarize
+from ttyscribe.readers.reader import SeveralRecordings, summarize
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import IO
+
+    from ttyscribe.readers.reader import Entry
 
 # A line longer than this is refused, so that no file can take all memory. tlog's
 # largest payloads are far below it.

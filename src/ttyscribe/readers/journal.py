@@ -9,12 +9,17 @@ with an underscore. Where that matters, match by a trusted field as well
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 from systemd import journal
 
 from ttyscribe.errors import ReaderError, UsageError, reason
-from ttyscribe.readers.reader import Entry, SeveralRecordings, summarize
+from ttyscribe.readers.reader import SeveralRecordings, summarize
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ttyscribe.readers.reader import Entry
 
 _MESSAGE = re.compile(rb'\s*\{\s*"ver"\s*:')
 

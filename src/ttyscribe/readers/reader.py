@@ -3,58 +3,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Protocol, TypeAlias
-
 import orjson
 
 from ttyscribe.errors import ReaderError, printable
 
-# (the bytes of one JSON object, its place: "FILE:LINE" or "journal cursor ...")
-Entry: TypeAlias = tuple[bytes, str]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Protocol, TypeAlias
+
+    # (the bytes of one JSON object, its place: "FILE:LINE" or "journal cursor ...")
+    Entry: TypeAlias = tuple[bytes, str]
+
+    class Reader(Protocol):
+        """A store of messages, opened for one recording."""
+
+        # The store's name in errors and lists.
+        name: str
+        # Whether a later part of the recording was asked for than its beginning.
+        partial: bool
+
+        def check(self, follow: bool = False) -> None:
+            """Make sure that the store holds exactly one recording, as far as can be told now.
+
+            What comes by a pipe is awaited to its end, but with follow. Raises
+            SeveralRecordings, or ReaderError if it holds none.
+            """
+
+        def entries(self, follow: bool = False) -> Iterator[Entry | None]:
+            """The entries from the first on; each call starts anew.
+
+            None means that nothing is there yet: wait on descriptor(), or a moment,
+            and go on. With follow, the end is such a None, and the iterator never ends.
+            Raises ReaderError and FormatError.
+            """
+
+        def descriptor(self) -> int | None:
+            """A file descriptor that becomes readable when there may be more, if there is one."""
+
+        def last(self) -> Entry | None:
+            """The newest entry that is there now, where that is cheap to find."""
+
+        def close(self) -> None:
+            """Give back what the reader holds."""
 
 
-class Reader(Protocol):
-    """A store of messages, opened for one recording."""
-
-    # The store's name in errors and lists.
-    name: str
-    # Whether a later part of the recording was asked for than its beginning.
-    partial: bool
-
-    def check(self, follow: bool = False) -> None:
-        """Make sure that the store holds exactly one recording, as far as can be told now.
-
-        What comes by a pipe is awaited to its end, but with follow. Raises
-        SeveralRecordings, or ReaderError if it holds none.
-        """
-
-    def entries(self, follow: bool = False) -> Iterator[Entry | None]:
-        """The entries from the first on; each call starts anew.
-
-        None means that nothing is there yet: wait on descriptor(), or a moment,
-        and go on. With follow, the end is such a None, and the iterator never ends.
-        Raises ReaderError and FormatError.
-        """
-
-    def descriptor(self) -> int | None:
-        """A file descriptor that becomes readable when there may be more, if there is one."""
-
-    def last(self) -> Entry | None:
-        """The newest entry that is there now, where that is cheap to find."""
-
-    def close(self) -> None:
-        """Give back what the reader holds."""
-
-
-class Recording(NamedTuple):
+class Recording:
     """One recording in a store: start is in seconds since the epoch, None if unknown."""
 
-    rec: str
-    user: str
-    host: str
-    start: float | None
-    messages: int
+    __slots__ = ("host", "messages", "rec", "start", "user")
+
+    def __init__(self, rec: str, user: str, host: str, start: float | None) -> None:
+        self.rec = rec
+        self.user = user
+        self.host = host
+        self.start = start
+        self.messages = 0
 
     def __str__(self) -> str:
         start = "start unknown"
@@ -92,12 +96,10 @@ def summarize(messages: Iterable[bytes]) -> list[Recording]:
         if not isinstance(fields, dict) or "ver" not in fields:
             continue
         rec = _text(fields.get("rec"))
-        known = found.get(rec)
-        if known is not None:
-            found[rec] = known._replace(messages=known.messages + 1)
-        else:
+        if rec not in found:
             user, host = _text(fields.get("user")), _text(fields.get("host"))
-            found[rec] = Recording(rec, user, host, _start(fields), 1)
+            found[rec] = Recording(rec, user, host, _start(fields))
+        found[rec].messages += 1
     return list(found.values())
 
 

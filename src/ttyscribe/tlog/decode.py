@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import re
 from operator import itemgetter
-from typing import TYPE_CHECKING, NoReturn
 
 import orjson
 
 from ttyscribe.errors import FormatError, printable
 from ttyscribe.events import INPUT, OUTPUT, WINDOW
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from ttyscribe.events import Event
 
 # Records of "timing". Counts are bounded so that no number is slow to read.
