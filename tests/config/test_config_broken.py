@@ -59,6 +59,20 @@ def test_choice_that_is_not_whole_is_none(folder: Path, text: str) -> None:
     assert chosen(folder) == BUILT_IN
 
 
+def test_no_choice_comes_of_whatever_goes_wrong(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "rec-session.conf").write_text(f"{{{CHOSEN}, {WRONG}}}")
+    assert chosen(folder)[0] == "allow"
+
+    def fail(text: str) -> object:
+        raise SystemError("a fault of the interpreter's")
+
+    monkeypatch.setattr("ttyscribe.config.fast.parse", fail)
+    values = values_at_failure({}, "ttyscribe-rec-session", USER, str(folder))
+    assert (values["on_failure"], values["on_failure_root"], values["shell"]) == BUILT_IN
+
+
 def test_file_that_the_user_could_change_chooses_nothing(folder: Path) -> None:
     file = folder / "rec-session.conf"
     file.write_text(f"{{{CHOSEN}}}")

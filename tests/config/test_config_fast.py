@@ -4,10 +4,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import ttyscribe
 from ttyscribe.config import describe, fast
 from ttyscribe.config.check import examine
 
@@ -160,6 +165,37 @@ def test_both_agree_on_a_configuration_with_a_slip_of_the_pen(
 @given(text=st.text() | st.text(alphabet='{}[]:,"/*\\ \n1ae'), program=st.sampled_from(PROGRAMS))
 def test_both_agree_on_anything(text: str, program: str) -> None:
     agree(program, text)
+
+
+# One of each mistake that the scanner finds.
+WRONG = (
+    "", "{", "[", '{"latency": 5,}', '{"latency": 5', '{"latency"', '{"latency":', '{"latency" 5}',
+    '{"a":1 "b":2}', "{latency: 5}", "{,}", '{"a": "x\ty"}', '{"a": "\\x"}', '{"a": "\\u12"}',
+    '{"a": "open', "[1 2]", "[1,]", "[1,", '{"a": -}', '{"a": tru}', '{"a": 01}', '{"a": NaN}',
+    '{"latency": 5}}', '{"latency": 5, "latency": 6}', "[" * 100_000, '{"a": 1e999}', "{} /*", "/",
+)  # fmt: skip
+# What a login does with them, in an interpreter that has not imported json, as a login's has not.
+ACCEPT = """\
+import ast, sys
+sys.path.insert(0, sys.argv[1])
+from ttyscribe.config import fast
+schema = fast.load_schema("rec-session")
+for text in ast.literal_eval(sys.stdin.read()):
+    {before}
+    print(fast.accept(text, schema), "json.decoder" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("before", ["pass", "import json"])
+def test_a_mistake_is_refused_whether_or_not_json_is_imported(before: str) -> None:
+    source = str(Path(ttyscribe.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", ACCEPT.format(before=before), source],
+        input=repr(WRONG), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert set(done.stdout.splitlines()) == {f"None {before != 'pass'}"}
+    assert done.stdout.count("\n") == len(WRONG)
 
 
 @given(value=st.text() | st.sampled_from(["", "/", "/a\0", "\n", "/\n", "a"]))

@@ -268,6 +268,44 @@ def test_login_comes_to_the_configured_outcome(
     assert re.search(fault.why, alert)
 
 
+# One of each slip of an admin's pen, and where it is told to be.
+SLIPS = {
+    '{"latency": 5,}': b"1:14: a comma before }",
+    "{": b"1:1: this { is never closed",
+    '{"latency": 5': b"1:1: this { is never closed",
+    '{"latency" 5}': b"1:11: a : is missing",
+    '{"latency": 5 "payload": 64}': b"1:14: a comma is missing",
+    "{latency: 5}": b"1:2: a key is in quotes",
+    '{"notice": "a\tb"}': b"1:14: a control character",
+    '{"notice": "\\x"}': b"1:13: not an escape",
+    '{"skip": {"commands": ["a" "b"]}}': b"1:27: a comma is missing",
+    "[1 2]": b"1:1: this must be an object",
+    "": b"1:1: there is no configuration",
+}
+
+
+@pytest.mark.parametrize("text", SLIPS)
+def test_slip_in_the_configuration_is_told_and_keeps_only_users_out(
+    ours: Side, log: SystemLog, text: str
+) -> None:
+    CONFIG.write_text(text)
+    for user, what, out, status in (
+        (USER, b"login refused", b"", 1), ("root", b"this session is not recorded", b"in\n", 7),
+    ):  # fmt: skip
+        log.read()
+        result = ours.started("-c", "echo in; exit 7", user=user)
+        assert (result.out, result.status) == (out, status), result
+        (line,) = result.err.splitlines()
+        assert line.startswith(b"ttyscribe: " + what)
+        assert b"rec-session.conf:" + SLIPS[text] in line
+        (alert,) = log.alerts()
+        assert b"rec-session.conf:" + SLIPS[text] in alert
+        shown = ours.started("--configuration", user=user)
+        assert (shown.out, shown.status) == (b"", 1)
+        assert shown.err.startswith(f"ttyscribe: {CONFIG}:".encode() + SLIPS[text])
+        assert shown.err.count(b"\n") == 1
+
+
 def test_log_that_works_gets_the_alert(machine: OwnMachine, ours: Side) -> None:
     assert ours.values is not None
     with machine.journald():

@@ -93,7 +93,11 @@ def launched(
     if list(arguments) == ["--configuration"]:
         from ttyscribe.config import dump
 
-        print(dump(login.load().values))
+        try:
+            print(dump(login.load().values))
+        except TtyscribeError as error:
+            complain(f"ttyscribe: {printable(str(error))}")
+            return error.status
         return 0
     return login.run()
 

@@ -12,7 +12,6 @@ from ttyscribe.config.loader import (
     default_file,
     shell_layers,
 )
-from ttyscribe.errors import ConfigError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,9 +31,20 @@ def values_at_failure(
     all files can be read and parsed, and it is valid itself: a mistake elsewhere in
     them takes nothing from it. If not, it might be another than what we see.
     """
+    values = built_in("rec-session")
+    try:
+        values.update(_chosen(environ, name, user, folder))
+    except Exception:  # noqa: S110 - whatever it is, a failure must come to an outcome
+        pass
+    return values  # type: ignore[return-value]  # the model's own defaults, and valid values
+
+
+def _chosen(
+    environ: Mapping[str, str], name: str, user: int, folder: str | None
+) -> dict[str, object]:
+    """The valid choices of all files, the environment and the name; raises what they raise."""
     schema = fast.load_schema("rec-session")
     parts: Mapping[str, fast.Schema] = schema["properties"]  # type: ignore[assignment]
-    values = built_in("rec-session")
     name = name.rpartition("/")[2].removeprefix("-")
     tlog = name.startswith("tlog-")
     if folder is None:
@@ -42,18 +52,14 @@ def values_at_failure(
     path = default_file("rec-session", folder, tlog)
     judge = trust.User(user)
     chosen: dict[str, object] = {}
-    try:
-        for file in (path, *trust.drop_ins(path + ".d", judge)):
-            text = trust.read(file, judge)
-            data = fast.parse(text) if text is not None else {}
-            if not isinstance(data, dict):
-                raise fast.Refused
-            for key in _ASKED:
-                if key in data:
-                    chosen[key] = fast.validate(data[key], parts[key])
-        for layer in shell_layers(schema, environ, name, None if tlog else SHELLS, []):
-            chosen.update(layer.data)
-        values.update(chosen)
-    except (ConfigError, OSError, ValueError, RecursionError, StopIteration):
-        pass
-    return values  # type: ignore[return-value]  # the model's own defaults, and valid values
+    for file in (path, *trust.drop_ins(path + ".d", judge)):
+        text = trust.read(file, judge)
+        data = fast.parse(text) if text is not None else {}
+        if not isinstance(data, dict):
+            raise fast.Refused
+        for key in _ASKED:
+            if key in data:
+                chosen[key] = fast.validate(data[key], parts[key])
+    for layer in shell_layers(schema, environ, name, None if tlog else SHELLS, []):
+        chosen.update(layer.data)
+    return chosen

@@ -72,7 +72,11 @@ def _read_schema(program: str) -> Schema:
 def parse(text: str) -> object:
     """The value of JSON with comments. Raises ValueError, StopIteration or RecursionError."""
     plain = uncomment(text).strip(" \t\r\n")
-    value, end = scanner()(plain, 0)
+    try:
+        value, end = scanner()(plain, 0)
+    except SystemError:
+        # The C scanner finds its own exception's class only where json.decoder is imported.
+        raise Refused from None
     if end != len(plain):
         raise Refused
     return value
