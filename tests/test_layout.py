@@ -17,7 +17,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 PACKAGE = SOURCE / "ttyscribe"
 
 # Every room may import these modules; which are no rooms, and import no room.
-COMMON = {"errors", "events", "__version__"}
+COMMON = {"bounded", "errors", "events", "__version__"}
 # The rooms that a room may import, for types as well as at run time. cli may import all.
 ARROWS: dict[str, set[str]] = {
     "config": set(),

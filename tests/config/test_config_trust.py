@@ -83,6 +83,15 @@ def test_the_groups_are_looked_up_if_they_are_not_given(etc: Path) -> None:
         load("rec-session", folder=str(etc), user=user.pw_uid)
 
 
+def test_whoevers_groups_cannot_be_told_may_be_in_any(etc: Path) -> None:
+    os.chown(etc, 0, STAFF)
+    assert load("rec-session", folder=str(etc), user=ALICE).values["latency"] == 3
+    etc.chmod(0o775)
+    why = f"its group {STAFF} can write to it, which uid {ALICE} may be in.* does not know the user"
+    with pytest.raises(ConfigError, match=why):
+        load("rec-session", folder=str(etc), user=ALICE)
+
+
 def test_a_link_of_the_user_is_refused(etc: Path) -> None:
     (etc / "rec-session.conf").rename(etc / "real.conf")
     (etc / "rec-session.conf").symlink_to("real.conf")

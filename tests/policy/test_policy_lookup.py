@@ -318,7 +318,22 @@ def test_the_login_path_pays_for_nothing_heavy() -> None:
     assert not loaded & (heavy | {"ctypes", "collections", "subprocess", "ttyscribe.policy.sssd"})
 
 
-def test_a_local_user_is_known_without_a_process_and_as_the_name_service_knows_them() -> None:
+def test_a_local_user_is_known_without_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ttyscribe.policy import lookup
+
+    def never(*_: object) -> tuple[list[str], str]:
+        raise AssertionError("the name service is asked")
+
+    monkeypatch.setattr("ttyscribe.bounded.ask", never)
+    for who, login, name in ((0, "", "root"), (0, "root", "root"), (1, "root", "daemon")):
+        assert lookup.look_up(who, login, lambda _: False, (), 5).name == name
+    for who, login, groups in ((0, "nobody-has-this", False), (77777, "", False), (0, "", True)):
+        wanted = lambda _, groups=groups: bool(groups)  # noqa: E731
+        with pytest.raises(AssertionError, match="is asked"):
+            lookup.look_up(who, login, wanted, (), 5)
+
+
+def test_a_local_user_is_known_as_the_name_service_knows_them() -> None:
     import pwd
 
     from ttyscribe.policy import lookup
@@ -353,3 +368,21 @@ def test_only_files_that_come_first_are_asked_without_the_name_service(
     }.items():
         switch.write_text(f"# passwd: files\n{line}\n")
         assert lookup._local_name(0, "") == asked, line
+
+
+def test_only_lines_that_name_somebody_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ttyscribe.policy import lookup
+
+    passwd = tmp_path / "passwd"
+    monkeypatch.setattr(lookup, "PASSWD", str(passwd))
+    passwd.write_text(
+        "#old:x:7:7::/:/bin/sh\n+@netgroup:x:7:7::/:/bin/sh\n:x:7:7::/:/bin/sh\nshort:x:7\n"
+        "twice:x:8:7::/:/bin/sh\nnew:x:7:7::/:/bin/sh\n twice:x:7:7::/:/bin/sh\n"
+    )
+    assert lookup._local_name(7, "") == "new"
+    # Of two lines with a name the first is the account.
+    assert lookup._local_name(7, "twice") == "new"
+    assert lookup._local_name(8, "twice") == "twice"
+    assert lookup._local_name(9, "") == ""

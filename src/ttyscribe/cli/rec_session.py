@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ttyscribe.config import Loaded
     from ttyscribe.config.views import RecSession
+    from ttyscribe.policy import Decision
     from ttyscribe.session.recording import Log
     from ttyscribe.terminal import Child
 
@@ -219,9 +220,11 @@ class Login:
         if not self._serviced:
             self._without_service(loaded.values["service"])
         shell = self._shell(loaded.values["shell"])
-        if not self._wanted(loaded):
+        decision = self._decide(loaded)
+        if not decision.recorded:
             self._run_bare(shell)
-        return self._record(shell)
+        # A name that could not be looked up is not asked for again.
+        return self._record(shell, decision.user or str(self.uid))
 
     def _without_service(self, wanted: str) -> None:
         """No service listens: as the admin wants it. Raises ServiceError if it is required."""
@@ -250,7 +253,7 @@ class Login:
         environ[b"SHELL"] = os.fsencode(path)
         return Child(path, [dash + base, *self.arguments], environ, self._ignored)
 
-    def _wanted(self, loaded: Loaded[RecSession]) -> bool:
+    def _decide(self, loaded: Loaded[RecSession]) -> Decision:
         """Whether the policy wants this session recorded. Raises PolicyError."""
         from ttyscribe import policy
 
@@ -258,12 +261,12 @@ class Login:
         decision = policy.for_login(loaded.values, loaded.origin, self.uid, login=name)
         for warning in decision.warnings:
             self._warn(warning)
-        return decision.recorded
+        return decision
 
-    def _record(self, shell: Child) -> int:
+    def _record(self, shell: Child, user: str) -> int:
         """Record in this process. Raises TtyscribeError where that can't be."""
         from ttyscribe.session import record_session
-        from ttyscribe.session.identity import recording_id, user_name
+        from ttyscribe.session.identity import recording_id
         from ttyscribe.session.lock import acquire
         from ttyscribe.session.setup import open_recording, start_member
         from ttyscribe.session.skipped import SkippedLog, skip_for, without_contents
@@ -280,12 +283,11 @@ class Login:
         log: Log
         notice = ""
         if skip is not None:
-            user = user_name(self.uid)
             recording = open_recording(without_contents(values), user, self.environ)
             log = SkippedLog(recording, skip, self.arguments[1])
             shell = self._program(skip.path, skip.argv, shell)
         else:
-            log = open_recording(values, user_name(self.uid), self.environ)
+            log = open_recording(values, user, self.environ)
             notice = values["notice"]
         outcome = record_session(
             shell,

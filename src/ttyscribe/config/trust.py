@@ -12,11 +12,12 @@ from __future__ import annotations
 import os
 import stat
 
+from ttyscribe import bounded
 from ttyscribe.errors import ConfigError, reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 # The largest configuration that is read, in bytes: room for twenty thousand names, and
 # what the full parser still judges in a fraction of a second.
@@ -46,11 +47,23 @@ class User:
     def __init__(self, uid: int, groups: Iterable[int] | None = None) -> None:
         self.uid = uid
         self.known = None if groups is None else frozenset(groups)
+        self.failure = ""
 
-    def groups(self) -> frozenset[int]:
+    def may_be_in(self, group: int) -> str:
+        """How the user is in a group, as words; empty if not.
+
+        Whoever's groups can't be told may be in any.
+        """
         if self.known is None:
-            self.known = groups_of(self.uid)
-        return self.known
+            self.known, self.failure = groups_of(self.uid)
+        if group in self.known:
+            return f"its group {group} can write to it"
+        if self.failure:
+            return (
+                f"its group {group} can write to it, which uid {self.uid} may be in: the user's"
+                f" groups could not be looked up: {self.failure}"
+            )
+        return ""
 
     def could_change(self, status: os.stat_result) -> str:
         """How the user could change what has this status, as words; empty if not."""
@@ -62,10 +75,10 @@ class User:
             return f"belongs to uid {uid}"
         if mode & stat.S_IWOTH and not sticky:
             return f"has mode {stat.S_IMODE(mode):04o}, so anybody can write to it"
-        if uid and mode & stat.S_IWGRP and not sticky and status.st_gid in self.groups():
-            return (
-                f"has mode {stat.S_IMODE(mode):04o}, so its group {status.st_gid} can write to it"
-            )
+        if uid and mode & stat.S_IWGRP and not sticky:
+            by_group = self.may_be_in(status.st_gid)
+            if by_group:
+                return f"has mode {stat.S_IMODE(mode):04o}, so {by_group}"
         return ""
 
 
@@ -219,13 +232,23 @@ def parts(path: str) -> list[str]:
     return [name for name in reversed(path.split("/")) if name not in ("", ".")]
 
 
-def groups_of(uid: int) -> frozenset[int]:
-    """The groups the name service knows for a user, and those this process has of it."""
+def groups_of(uid: int) -> tuple[frozenset[int], str]:
+    """The groups the name service knows for a user, and those this process has of it.
+
+    The second says why some may be missing, or is empty.
+    """
+    groups = {*os.getgroups(), os.getgid()} if uid == os.getuid() else set()
+    records, failure = bounded.ask(_groups_by_name_service(uid))
+    return frozenset(groups.union(map(int, records))), failure
+
+
+def _groups_by_name_service(uid: int) -> Iterator[str]:
+    """Runs in a child."""
     import pwd
 
-    groups = set(os.getgroups()) | {os.getgid()} if uid == os.getuid() else set()
     try:
         entry = pwd.getpwuid(uid)
     except KeyError:
-        return frozenset(groups)
-    return frozenset(groups | set(os.getgrouplist(entry.pw_name, entry.pw_gid)))
+        raise LookupError("the name service does not know the user") from None
+    for group in os.getgrouplist(entry.pw_name, entry.pw_gid):
+        yield str(group)

@@ -14,8 +14,8 @@ It raises PolicyError when the rules can't be read, which is the same kind of
 failure as a broken configuration: never "not recorded".
 
 A look-up that fails or hangs means recorded, with a warning. Look-ups are made
-in a forked child and given up after LOOKUP_TIMEOUT seconds, so the caller must
-be single-threaded; nothing is looked up that no rule asks for.
+in a forked child and given up after LOOKUP_TIMEOUT seconds (bounded.py), so the
+caller must be single-threaded; nothing is looked up that no rule asks for.
 
 Light on purpose: no argparse, typing, dataclasses or json, and the reader of
 SSSD's configuration only where it is the source.

@@ -1,33 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """A user's name and groups from the name service, which may fail or hang.
 
-The name service runs other people's modules in our process and asks servers
-that may be away. So a forked child asks, writes what it learns to a pipe as it
-learns it, and is killed when the time is up: no thread, no alarm, and nothing
-of it stays behind.
-
-What the child writes is a run of records, each a letter and a text, ended by a
-zero byte: u the user's uid, n the name, w the groups are wanted, g a group's name, e what
-failed, and d when all is said.
+It is asked in a child (bounded.py), which tells what it learns in records, each a
+letter and a text: u the user's uid, n the name, w the groups are wanted, g a group's
+name, and e what failed. Only where a file has the whole answer is none needed.
 """
 
 from __future__ import annotations
 
 import os
 
+from ttyscribe import bounded
 from ttyscribe.policy.rules import Groups
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-LOOKUP_TIMEOUT = 5.0  # seconds; a first look-up through a slow directory may take one or two
+LOOKUP_TIMEOUT = bounded.SECONDS
 
 PASSWD = "/etc/passwd"  # noqa: S105 - a file name
 NSSWITCH = "/etc/nsswitch.conf"
 _LOCAL_MOST = 1 << 18
-
-SIGKILL = 9  # the module signal would cost the login path an import of enum
+# A comment, and what stands for another service's names.
+_NO_NAME = (b"", b"#", b"+", b"-")
 
 
 class Account:
@@ -61,10 +57,11 @@ def look_up(
     user recorded: if the user is in none of them, and one of them can't be
     found because its service is down, the groups count as failed.
     """
-    try:
-        records = _from_child(_learn(who, login, wants_groups, listed), timeout)
-    except OSError as error:
-        records = [f"ecould not be looked up: {error.strerror}"]
+    if isinstance(who, int):
+        local = _local_name(who, login)
+        if local and not wants_groups(local):
+            return Account(local, who, None)
+    records, broken = bounded.ask(_learn(who, login, wants_groups, listed), timeout)
     name = failure = ""
     uid: int | None = None
     groups: list[str] | None = None
@@ -80,8 +77,8 @@ def look_up(
             groups.append(text)
         elif kind == "e":
             failure = text
-    if not failure and records[-1:] != ["d"]:
-        failure = "could not be looked up: the look-up broke off"
+    if broken:
+        failure = f"could not be looked up: {broken}"
     if not name:
         return Account("", None, None, failure)
     if groups is None and not failure:
@@ -94,24 +91,25 @@ def _local_name(uid: int, login: str) -> str:
     """The name of a uid, where /etc/passwd is asked first and has it; else "".
 
     The answer is the one that the name service gives, without the process that
-    guards against its modules: a file does not hang.
+    guards against its modules: a file does not hang, and it spares a login a
+    millisecond.
     """
     if not _files_come_first():
         return ""
     first = ""
-    known = not login
+    named = not login
     for line in _lines(PASSWD):
-        fields = line.split(b":")
-        if len(fields) != 7 or not fields[2].isdigit():
+        fields = line.strip().split(b":")
+        if len(fields) != 7 or not fields[2].isdigit() or fields[0][:1] in _NO_NAME:
             continue
         name = fields[0].decode("utf-8", "surrogateescape")
         if int(fields[2]) == uid:
             first = first or name
-            if name == login:
+            if name == login and not named:
                 return name
-        known = known or name == login
+        named = named or name == login
     # A login name that is not here may be another service's name for the uid.
-    return first if known else ""
+    return first if named else ""
 
 
 def _files_come_first() -> bool:
@@ -171,7 +169,6 @@ def _learn(
             yield f"g{group}"
         if not found:
             yield from _outages(listed)
-    yield "d"
 
 
 def _outages(groups: Sequence[str]) -> Iterator[str]:
@@ -202,63 +199,6 @@ def _outages(groups: Sequence[str]) -> Iterator[str]:
                 f"ecould not all be looked up: asked for group '{group}',"
                 f" the name service says: {os.strerror(status)}"
             )
-
-
-def _from_child(records: Iterator[str], timeout: float) -> list[str]:
-    """Run an iterator in a child; the records that it gave, and one more if time ran out.
-
-    Raises OSError when there can be no child.
-    """
-    from select import POLLIN, poll
-    from time import monotonic
-
-    reader, writer = os.pipe()
-    try:
-        pid = os.fork()
-    except OSError:
-        os.close(reader)
-        os.close(writer)
-        raise
-    if pid == 0:
-        _be_child(records, writer)
-    os.close(writer)
-    deadline = monotonic() + timeout
-    poller = poll()
-    poller.register(reader, POLLIN)
-    answer = bytearray()
-    ended = False
-    while not ended and poller.poll(max(0.0, deadline - monotonic()) * 1000):
-        chunk = os.read(reader, 65536)
-        answer += chunk
-        ended = not chunk
-    late = not ended
-    if late:
-        os.kill(pid, SIGKILL)
-        # A child that even this does not end at once (a dead disk) is left to init.
-        ended = any(event & ~POLLIN for _, event in poller.poll(500))
-    os.close(reader)
-    if ended:
-        try:
-            os.waitpid(pid, 0)
-        except ChildProcessError:
-            pass  # whoever ignores SIGCHLD has it reaped by the kernel
-    # What follows the last zero byte was cut off.
-    got = [part.decode("utf-8", "surrogateescape") for part in answer.split(b"\0")[:-1]]
-    if late:
-        got.append(f"ecould not be looked up: no answer within {timeout:g} s")
-    return got
-
-
-def _be_child(records: Iterator[str], writer: int) -> None:
-    """Write the records to writer as they come, and end the process."""
-    try:
-        try:
-            for record in records:
-                os.write(writer, record.encode("utf-8", "surrogateescape") + b"\0")
-        except Exception as error:
-            os.write(writer, f"ecould not be looked up: {error}".encode() + b"\0")
-    finally:
-        os._exit(0)
 
 
 # Names are compared as UTF-8, as configurations are written in; Python decodes

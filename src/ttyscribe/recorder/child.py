@@ -23,7 +23,7 @@ from ttyscribe.recorder import outer, privileges, wire
 from ttyscribe.recorder.loginrecord import LoginRecord
 from ttyscribe.session.alert import alert, warn
 from ttyscribe.session.direct import Outcome
-from ttyscribe.session.identity import recording_id, user_name
+from ttyscribe.session.identity import recording_id
 from ttyscribe.session.lock import acquire
 from ttyscribe.session.outage import Outage
 from ttyscribe.session.pump import Pump
@@ -188,7 +188,8 @@ class Session:
             # The terminal's own recording has all that the shell will show on it.
             self._say(wire.BARE, os.fsencode(values["shell"]))
             return
-        user = decision.user or user_name(self.peer.uid)
+        # A name that could not be looked up is not asked for again.
+        user = decision.user or str(self.peer.uid)
         log = self._open_log(user)
         relay_all = self._skip is not None
         ends = open_ends(

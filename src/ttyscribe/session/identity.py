@@ -6,11 +6,13 @@ from __future__ import annotations
 import os
 import time
 
+from ttyscribe import bounded
+from ttyscribe.errors import SpoolError
 from ttyscribe.tlog import Identity, escape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 # The kernel's "no audit session".
 NO_SESSION = 4294967295
@@ -69,13 +71,31 @@ def host_name() -> str:
 
 
 def user_name(uid: int) -> str:
-    """The name of a uid, or its number if it has none."""
+    """The name of a uid; its number if it has none, or the name service does not answer."""
+    names, _ = bounded.ask(_account(uid, "pw_name"))
+    return os.fsdecode(names[0].encode("utf-8", "surrogateescape")) if names else str(uid)
+
+
+def home_of(uid: int) -> bytes:
+    """The home folder of a uid. Raises SpoolError, as the spool is what asks for it."""
+    homes, failure = bounded.ask(_account(uid, "pw_dir"))
+    if not homes:
+        raise SpoolError(
+            f"there is no place for the spool: HOME is not set, and the home of uid {uid} could"
+            f" not be looked up: {failure}; set HOME"
+        )
+    return homes[0].encode("utf-8", "surrogateescape")
+
+
+def _account(uid: int, field: str) -> Iterator[str]:
+    """What the name service knows of a uid. Runs in a child."""
     import pwd
 
     try:
-        return pwd.getpwuid(uid).pw_name
+        account = pwd.getpwuid(uid)
     except KeyError:
-        return str(uid)
+        raise LookupError("the name service does not know it") from None
+    yield os.fsencode(getattr(account, field)).decode("utf-8", "surrogateescape")
 
 
 def clean(text: str | bytes) -> str:

@@ -425,9 +425,9 @@ def user_folder(environ: Mapping[bytes, bytes]) -> str:
     if not state.startswith(b"/"):
         home = environ.get(b"HOME", b"")
         if not home.startswith(b"/"):
-            import pwd
+            from ttyscribe.session.identity import home_of
 
-            home = os.fsencode(pwd.getpwuid(os.getuid()).pw_dir)
+            home = home_of(os.getuid())
         state = home + b"/.local/state"
     return os.fsdecode(state) + "/ttyscribe/spool"
 
