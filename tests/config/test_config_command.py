@@ -118,6 +118,27 @@ def test_the_installed_files_are_checked_together(
     assert f'{etc}/rec-session.conf:1:2: writer: "file" needs' in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("shell", ["tlog-rec-session", "tlog-rec-session-shell-bin-zsh"])
+def test_the_files_of_a_login_shell_with_tlogs_name_are_checked_where_it_is_ours(
+    etc: Path, shell: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tlog = etc / "tlog"
+    tlog.mkdir()
+    (tlog / "tlog-rec-session.conf").write_text('{"latecny": 3}')
+    users = etc / "passwd"
+    users.write_text(f"alice:x:1:1:::/bin/sh\nbob:x:2:2:::{etc}/{shell}\n")
+    monkeypatch.setattr(command, "LISTS", (str(etc / "no-such-list"), str(users)))
+    (etc / "another-program").touch()
+    (etc / "ttyscribe-rec-session").touch()
+    (etc / shell).symlink_to("another-program")
+    assert command.check([], "rec-session", False, str(etc), str(tlog)) == 0
+    assert "tlog" not in capsys.readouterr().out
+    (etc / shell).unlink()
+    (etc / shell).symlink_to("ttyscribe-rec-session")
+    assert command.check([], "rec-session", False, str(etc), str(tlog)) == 1
+    assert f"{tlog}/tlog-rec-session.conf:1:2: latecny" in capsys.readouterr().out
+
+
 def test_an_installed_file_that_anybody_could_write_is_a_problem(
     etc: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

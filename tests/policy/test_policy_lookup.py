@@ -216,6 +216,37 @@ def test_the_command_finds_a_name_that_the_locale_cannot_write(
     assert run.stdout.startswith(rb"\u0438\u0432\u0430\u043d: recorded")
 
 
+def test_the_command_reads_the_files_that_the_users_login_shell_reads(
+    accounts: dict[str, str], tmp_path: Path
+) -> None:
+    Path(accounts["NSS_WRAPPER_PASSWD"]).write_text(
+        "alice:x:2000:2000::/:/usr/bin/ttyscribe-rec-session\n"
+        "bob:x:2001:2000::/:/usr/bin/tlog-rec-session\n"
+        "carol:x:2002:2000::/:/usr/bin/tlog-rec-session-shell-bin-zsh\n"
+    )
+    for file, users in (("rec-session.conf", "alice"), ("tlog-rec-session.conf", "bob, carol")):
+        rules = {"session_recording": {"scope": "some", "users": users}}
+        (tmp_path / file).write_text(json.dumps(rules))
+    program = (
+        "import sys\nfrom ttyscribe.config import loader\n"
+        "loader.FOLDER = loader.TLOG_FOLDER = sys.argv[1]\n"
+        "from ttyscribe.cli import policy\nsys.exit(policy.main([sys.argv[2]]))\n"
+    )
+    for user, file in (
+        ("alice", "rec-session.conf"),
+        ("bob", "tlog-rec-session.conf"),
+        ("carol", "tlog-rec-session.conf"),
+    ):
+        run = subprocess.run(
+            [sys.executable, "-I", "-c", program, tmp_path, user],
+            env=accounts,
+            capture_output=True,
+            text=True,
+        )
+        assert (run.returncode, run.stderr) == (0, "")
+        assert f"{tmp_path}/{file}:1:" in run.stdout
+
+
 def test_a_group_look_up_that_hangs_is_recorded_in_time(
     accounts: dict[str, str], tmp_path: Path
 ) -> None:

@@ -11,11 +11,18 @@ import sys
 
 from ttyscribe.config import FOLDER, PROGRAMS, Loaded, default_file, load, trust
 from ttyscribe.config.check import Problem, examine, notes
+from ttyscribe.config.loader import SHELLS, TLOG_FOLDER
 from ttyscribe.errors import ConfigError, UsageError, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+# Where login shells are named, one at the end of each line.
+LISTS = (SHELLS, "/etc/passwd")
+# tlog's, which SSSD hands out, and ours.
+TLOG_SHELL = "/usr/bin/tlog-rec-session"
+SHELL = "ttyscribe-rec-session"
 
 EXAMPLES = """\
 examples:
@@ -28,6 +35,7 @@ examples:
 
 Files: /etc/ttyscribe/rec-session.conf, rec.conf and play.conf, each followed by
 NAME.conf.d/*.conf in order; what is read later wins. JSON with // and /* */ comments.
+A login shell of the name tlog-rec-session reads /etc/tlog/tlog-rec-session.conf instead.
 
 Exit status: 0 all is right, 1 there are problems, 2 wrong command line.
 """
@@ -161,7 +169,13 @@ def as_data(problem: Problem) -> dict[str, object]:
     }
 
 
-def check(files: list[str], program: str | None, as_json: bool, folder: str = FOLDER) -> int:
+def check(
+    files: list[str],
+    program: str | None,
+    as_json: bool,
+    folder: str = FOLDER,
+    tlog_folder: str = TLOG_FOLDER,
+) -> int:
     """Check the files, or the installed ones; print what was found; return the exit status."""
     if files:
         reports = [check_file(file, program or program_of(file)) for file in files]
@@ -175,7 +189,9 @@ def check(files: list[str], program: str | None, as_json: bool, folder: str = FO
     else:
         reports = []
         for name in [program] if program else PROGRAMS:
-            reports += check_installed(name, folder)
+            reports += check_installed(name, default_file(name, folder))
+            if name == "rec-session" and has_tlogs_name():
+                reports += check_installed(name, default_file(name, tlog_folder, tlog=True))
     ok = not any(report.problems for report in reports)
     if as_json:
         data = {"ok": ok, "files": [report.data() for report in reports]}
@@ -198,9 +214,24 @@ def program_of(file: str) -> str:
     )
 
 
-def check_installed(program: str, folder: str) -> list[Report]:
+def has_tlogs_name() -> bool:
+    """Whether our login shell is somebody's under tlog's name, so that it reads tlog's files."""
+    shells = [TLOG_SHELL]
+    for path in LISTS:
+        try:
+            with open(path, encoding="utf-8", errors="surrogateescape") as lines:
+                shells += [line.strip().rpartition(":")[2] for line in lines]
+        except OSError:
+            continue
+    return any(
+        os.path.basename(shell).startswith("tlog-rec-session")
+        and os.path.basename(os.path.realpath(shell)) == SHELL
+        for shell in shells
+    )
+
+
+def check_installed(program: str, main_file: str) -> list[Report]:
     """Reports of a program's default file and drop-ins, by themselves and together."""
-    main_file = default_file(program, folder)
     # A file that anybody could write is refused at every login.
     judge = trust.User(trust.ANYBODY, ()) if program == "rec-session" else None
     try:

@@ -85,8 +85,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="take the rules from this file, and not from /etc/ttyscribe/rec-session.conf and"
-        " its drop-ins",
+        help="take the rules from this file, and not from those that the user's login shell"
+        " reads, /etc/ttyscribe/rec-session.conf and its drop-ins",
     )
     parser.add_argument("--json", action="store_true", help="answer with one JSON object")
     return parser
@@ -98,7 +98,9 @@ def ask(name: str, config: str | None) -> tuple[list[str], policy.Decision]:
         # A draft may lie in the admin's own folder: it is not judged as a login's would be.
         loaded = load("rec-session", files=[config])
     else:
-        loaded = load("rec-session", user=policy.uid_of(name))
+        # The name under which the login shell is started says which files it reads.
+        uid, shell = policy.login_of(name)
+        loaded = load("rec-session", user=uid, name=shell)
     return list(loaded.warnings), policy.for_user(loaded.values, loaded.origin, name)
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "for_login",
     "for_user",
-    "uid_of",
+    "login_of",
     "rules_from",
     "decide",
     "Decision",
@@ -86,12 +86,12 @@ def for_user(
     return _decided(rules, name, "", timeout)
 
 
-def uid_of(name: str, timeout: float = LOOKUP_TIMEOUT) -> int:
-    """The uid of a user. Raises PolicyError if the name service doesn't tell."""
+def login_of(name: str, timeout: float = LOOKUP_TIMEOUT) -> tuple[int, str]:
+    """A user's uid and login shell. Raises PolicyError if the name service doesn't tell."""
     account = look_up(name, "", lambda _: False, (), timeout)
-    if account.uid is None:
+    if not account.name:
         raise PolicyError(f"can't tell: user '{name}' {account.failure}")
-    return account.uid
+    return account.uid, account.shell
 
 
 def rules_from(

@@ -2,8 +2,8 @@
 """A user's name and groups from the name service, which may fail or hang.
 
 It is asked in a child (bounded.py), which tells what it learns in records, each a
-letter and a text: u the user's uid, n the name, w the groups are wanted, g a group's
-name, and e what failed. Only where a file has the whole answer is none needed.
+letter and a text: u the user's uid, s their shell, n the name, w the groups are wanted, g
+a group's name, and e what failed. Only where a file has the whole answer is none needed.
 """
 
 from __future__ import annotations
@@ -29,16 +29,18 @@ _NO_NAME = (b"", b"#", b"+", b"-")
 class Account:
     """What was learned: name is "" if it could not be, and failure says why.
 
-    uid is None then, too. groups is None where they were not asked for.
+    groups is None where they were not asked for. uid and shell are for whoever is
+    asked about by name.
     """
 
-    __slots__ = ("failure", "groups", "name", "uid")
+    __slots__ = ("failure", "groups", "name", "shell", "uid")
 
     def __init__(
-        self, name: str, uid: int | None, groups: Groups | None, failure: str = ""
+        self, name: str, uid: int, shell: str, groups: Groups | None, failure: str = ""
     ) -> None:
         self.name = name
         self.uid = uid
+        self.shell = shell
         self.groups = groups
         self.failure = failure
 
@@ -60,15 +62,17 @@ def look_up(
     if isinstance(who, int):
         local = _local_name(who, login)
         if local and not wants_groups(local):
-            return Account(local, who, None)
+            return Account(local, who, "", None)
     records, broken = bounded.ask(_learn(who, login, wants_groups, listed), timeout)
-    name = failure = ""
-    uid: int | None = None
+    name = shell = failure = ""
+    uid = -1
     groups: list[str] | None = None
     for record in records:
         kind, text = record[:1], record[1:]
         if kind == "u":
             uid = int(text)
+        elif kind == "s":
+            shell = text
         elif kind == "n":
             name = text
         elif kind == "w":
@@ -80,11 +84,11 @@ def look_up(
     if broken:
         failure = f"could not be looked up: {broken}"
     if not name:
-        return Account("", None, None, failure)
+        return Account("", -1, "", None, failure)
     if groups is None and not failure:
-        return Account(name, uid, None)
+        return Account(name, uid, shell, None)
     known = Groups(groups or (), f"their groups {failure}" if failure else "")
-    return Account(name, uid, known)
+    return Account(name, uid, shell, known)
 
 
 def _local_name(uid: int, login: str) -> str:
@@ -152,6 +156,7 @@ def _learn(
             account = named
     name = _from_os(account.pw_name)
     yield f"u{account.pw_uid}"
+    yield f"s{_from_os(account.pw_shell)}"
     yield f"n{name}"
     if wants_groups(name):
         import grp
