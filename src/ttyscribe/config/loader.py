@@ -56,6 +56,7 @@ VARIABLES = {
     "play": "TLOG_PLAY_CONF_",
 }
 SHELL_VARIABLE = "TLOG_REC_SESSION_SHELL"
+NOT_HONOURED = 'the configuration has not "env": {"conf": true}'
 
 NOTHING: dict[str, str] = {}
 BUILT_IN = "built-in"
@@ -79,13 +80,22 @@ class Loaded(Base[V]):
 
     values: every setting of the program, nested as in its file (views.py has the types).
     warnings: one line each, for the log; the configuration is valid.
+    honours: whether a configuration that the environment holds counts.
     """
 
-    def __init__(self, program: str, values: V, layers: list[Layer], warnings: list[str]) -> None:
+    def __init__(
+        self,
+        program: str,
+        values: V,
+        layers: list[Layer],
+        warnings: list[str],
+        honours: bool = False,
+    ) -> None:
         self.program = program
         self.values = values
         self.layers = layers
         self.warnings = warnings
+        self.honours = honours
 
     def origin(self, path: str) -> str:
         """Where the value of a setting ("log.input") comes from.
@@ -152,8 +162,8 @@ def load(  # type: ignore[misc]  # the overloads name the types of its values
     layers += file_layers(program, schema, default_file(program, folder, tlog), files, judge)
     values = merge(layers)
     warnings: list[str] = []
+    honour = tlog or program != "rec-session" or value_at(values, "env.conf") is True
     if not (tlog and program == "play"):
-        honour = tlog or program != "rec-session" or value_at(values, "env.conf") is True
         layers += environment_layers(program, schema, environ, honour, warnings)
     if program == "rec-session":
         layers += shell_layers(schema, environ, name, None if tlog else shells, warnings)
@@ -161,7 +171,7 @@ def load(  # type: ignore[misc]  # the overloads name the types of its values
         layers.append(command_line_layer(schema, command_line))
     values = merge(layers)
     require(program, values, layers)
-    return Loaded(program, values, layers, warnings)
+    return Loaded(program, values, layers, warnings, honour)
 
 
 def default_file(program: str, folder: str = FOLDER, tlog: bool = False) -> str:
@@ -229,19 +239,15 @@ def environment_layers(
 ) -> list[Layer]:
     """The layers of _CONF_FILE and _CONF_TEXT, where they are honoured."""
     layers = []
-    for kind in ("FILE", "TEXT"):
-        variable = VARIABLES[program] + kind
+    for variable in conf_variables(program):
         value = environ.get(variable)
         if value is None:
             continue
         if not honour:
-            warnings.append(
-                f'environment {variable}: ignored, because the configuration has not "env":'
-                ' {"conf": true}'
-            )
+            warnings.append(ignored(variable, NOT_HONOURED))
             continue
         label = f"environment {variable}"
-        if kind == "TEXT":
+        if variable.endswith("TEXT"):
             layers.append(Layer(label, parse(program, schema, value, label), None, value))
             continue
         text = trust.read(value, None) if value else None
@@ -249,6 +255,16 @@ def environment_layers(
             raise ConfigError(f"{label}: {value!r} can't be read: No such file or directory")
         layers.append(Layer(label, parse(program, schema, text, value), value, text))
     return layers
+
+
+def conf_variables(program: str) -> tuple[str, str]:
+    """The names of the variables that hold a configuration, in the order in which they count."""
+    return VARIABLES[program] + "FILE", VARIABLES[program] + "TEXT"
+
+
+def ignored(variable: str, why: str) -> str:
+    """The warning that a variable does not count."""
+    return f"environment {variable}: ignored, because {why}"
 
 
 def shell_layers(

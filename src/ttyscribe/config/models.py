@@ -192,7 +192,8 @@ class Environment(Section):
         default=False,
         description="Take settings from TLOG_REC_SESSION_CONF_FILE and"
         " TLOG_REC_SESSION_CONF_TEXT. The recorded user sets the environment, so with true"
-        " that user decides what is recorded.",
+        " that user decides what is recorded. A login that has one of them records by itself,"
+        ' with its user\'s rights; with "service" "required" they are ignored.',
     )
 
 

@@ -18,6 +18,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ttyscribe import config, policy
+from ttyscribe.config.loader import NOT_HONOURED, conf_variables, ignored
 from ttyscribe.errors import TtyscribeError, WriterError, printable
 from ttyscribe.recorder import outer, privileges, wire
 from ttyscribe.recorder.loginrecord import LoginRecord
@@ -171,7 +172,7 @@ class Session:
     def run(self) -> None:
         """Decide, and record or let go. Raises TtyscribeError while nothing has begun."""
         values = self.values
-        if values["service"] == "off":
+        if values["service"] == "off" or self._is_users_to_configure():
             self._say(wire.DIRECT)
             return
         login = os.fsdecode(self.hello.environ.get(b"LOGNAME", b""))
@@ -210,6 +211,24 @@ class Session:
             self._record(log, ends)
         self._finish(log)
         lock.release()
+
+    def _is_users_to_configure(self) -> bool:
+        """Whether the environment holds a configuration that counts: with its user's rights only.
+
+        Warns of one that does not. Only the names of such variables are known here.
+        """
+        held = [
+            variable
+            for variable in conf_variables("rec-session")
+            if os.fsencode(variable) in self.hello.variables
+        ]
+        why = NOT_HONOURED
+        if self._loaded.honours:
+            if self.values["service"] != "required":
+                return bool(held)
+            why = 'the recorder service records, and "service" is "required"'
+        self._warn([ignored(variable, why) for variable in held])
+        return False
 
     def _open_log(self, user: str) -> Log:
         """What the session is recorded into, which for a skipped command is one message."""

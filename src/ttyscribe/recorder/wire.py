@@ -49,7 +49,8 @@ PACKET_MAX = 65536
 # Room for arguments in a HELLO. They are for the record; the shell gets its own.
 ARGUMENTS_MAX = 49152
 # The environment that the recorder needs to know. What names or holds a
-# configuration is not among it: the service would open it with its own rights.
+# configuration is not among it, for the service would open it with its own rights:
+# where that counts, the client is to record (DIRECT).
 ENVIRONMENT = (
     b"TERM", b"LANG", b"LC_ALL", b"LOGNAME", b"SSH_CONNECTION", b"SSH_CLIENT", b"REMOTEHOST",
     b"PATH", b"TLOG_REC_SESSION_SHELL",
