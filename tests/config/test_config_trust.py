@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,6 +85,58 @@ def test_the_groups_are_looked_up_if_they_are_not_given(etc: Path) -> None:
         load("rec-session", folder=str(etc), user=user.pw_uid)
 
 
+# An access control list's version, and the entries for the owner, the mask and all others.
+VERSION = struct.pack("<I", 2)
+OWNER, MASK, OTHERS = (1, 7, 2**32 - 1), (16, 7, 2**32 - 1), (32, 5, 2**32 - 1)
+
+
+def set_acl(path: Path, *entries: tuple[int, int, int]) -> None:
+    """Give path a list of entries: tag (2 a user, 4 its group, 8 a group), permissions, id."""
+    whole = sorted([OWNER, MASK, OTHERS, *entries])
+    data = VERSION + b"".join(struct.pack("<HHI", *entry) for entry in whole)
+    os.setxattr(path, "system.posix_acl_access", data)
+
+
+@pytest.mark.parametrize("what", [".", "rec-session.conf", "rec-session.conf.d/a.conf"])
+def test_what_the_user_can_write_to_by_an_access_control_list_is_refused(
+    etc: Path, what: str
+) -> None:
+    set_acl(etc / what, (2, 7, ALICE), (4, 5, 2**32 - 1))
+    with pytest.raises(ConfigError, match=f"uid {ALICE} can write to it by its access control"):
+        login(etc)
+    assert login(etc, user=ALICE + 1).values["latency"] == 3
+    assert login(etc, user=0).values["latency"] == 3
+    set_acl(etc / what, (2, 5, ALICE), (4, 5, 2**32 - 1), (8, 7, STAFF))
+    with pytest.raises(ConfigError, match=f"its group {STAFF} can write to it"):
+        login(etc)
+    assert login(etc, groups=()).values["latency"] == 3
+    os.chown(etc / what, 0, STAFF)
+    set_acl(etc / what, (2, 7, ALICE + 1), (4, 7, 2**32 - 1))
+    with pytest.raises(ConfigError, match=f"its group {STAFF} can write to it"):
+        login(etc)
+    # The mode that the group seems to have is another's.
+    set_acl(etc / what, (2, 7, ALICE + 1), (4, 5, 2**32 - 1))
+    assert login(etc).values["latency"] == 3
+
+
+def test_the_remedy_that_is_told_is_one_against_an_access_control_list(etc: Path) -> None:
+    set_acl(etc / "rec-session.conf", (2, 7, ALICE), (4, 5, 2**32 - 1))
+    with pytest.raises(ConfigError) as caught:
+        login(etc)
+    subprocess.run(str(caught.value).partition("run: ")[2], shell=True, check=True)
+    assert login(etc).values["latency"] == 3
+
+
+def test_a_usual_file_costs_no_look_at_its_access_control_list(
+    etc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> bytes:
+        raise AssertionError("it is looked at")
+
+    monkeypatch.setattr(os, "getxattr", never)
+    assert login(etc).values["latency"] == 3
+
+
 def test_whoevers_groups_cannot_be_told_may_be_in_any(etc: Path) -> None:
     os.chown(etc, 0, STAFF)
     assert load("rec-session", folder=str(etc), user=ALICE).values["latency"] == 3
@@ -121,6 +175,16 @@ def test_in_a_sticky_folder_only_what_belongs_to_the_user_is_refused(etc: Path) 
     assert login(etc).values["latency"] == 3
     os.chown(etc / "rec-session.conf", ALICE, 0)
     with pytest.raises(ConfigError, match="belongs to uid"):
+        login(etc)
+
+
+@pytest.mark.parametrize("mode", [0o1757, 0o1775])
+def test_a_sticky_folder_that_the_user_could_add_a_drop_in_to_is_refused(
+    etc: Path, mode: int
+) -> None:
+    os.chown(etc / "rec-session.conf.d", 0, STAFF)
+    (etc / "rec-session.conf.d").chmod(mode)
+    with pytest.raises(ConfigError, match=rf"rec-session\.conf\.d: refused, .* mode {mode:04o}"):
         login(etc)
 
 

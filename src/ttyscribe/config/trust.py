@@ -9,6 +9,7 @@ before, and the descriptor that was judged is the one that is read.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -30,6 +31,11 @@ MOST_LINKS = 40  # as the kernel's own limit
 READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 STEP = os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW
 
+# Entries of an access control list, linux/posix_acl_xattr.h: after 4 bytes of version each
+# has 2 of these tags, 2 of permissions, and 4 of a user's or group's id.
+ACL = "system.posix_acl_access"
+ACL_USER, ACL_GROUP_OBJ, ACL_GROUP = 0x02, 0x04, 0x08
+
 
 class NotText(ConfigError):
     """A file is not UTF-8; line and column (from 1) and what is wrong there."""
@@ -49,8 +55,51 @@ class User:
         self.known = None if groups is None else frozenset(groups)
         self.failure = ""
 
+    def could_change(self, fd: int, adding: bool = False) -> str:
+        """How the user could change what fd is, as words; empty if not.
+
+        adding: a file more in a folder is a change of it. A sticky one's files are safe
+        from others, but anybody who can write to it can add to them.
+        """
+        status = os.fstat(fd)
+        uid, mode = self.uid, status.st_mode
+        if uid and status.st_uid == uid:
+            return f"belongs to uid {uid}"
+        if stat.S_ISLNK(mode):  # has no mode of its own
+            return ""
+        if stat.S_ISDIR(mode) and mode & stat.S_ISVTX and not adding:
+            return ""
+        why = ""
+        if mode & stat.S_IWOTH:
+            why = "anybody can write to it"
+        elif uid and mode & stat.S_IWGRP:
+            why = self.could_write(fd, status.st_gid)
+        return f"has mode {stat.S_IMODE(mode):04o}, so {why}" if why else ""
+
+    def could_write(self, fd: int, group: int) -> str:
+        """How the user could write to what its mode lets a group write to, as words.
+
+        With an access control list, the mode has the most that any of its entries allows.
+        """
+        try:
+            entries = acl(fd)
+        except OSError as error:
+            return f"its access control list, which can't be read ({reason(error)}), counts"
+        if not entries:
+            return self.may_be_in(group)
+        for tag, writes, who in entries:
+            if not writes:
+                continue
+            if tag == ACL_USER and who == self.uid:
+                return f"uid {who} can write to it by its access control list"
+            if tag in (ACL_GROUP_OBJ, ACL_GROUP):
+                why = self.may_be_in(group if tag == ACL_GROUP_OBJ else who)
+                if why:
+                    return why
+        return ""
+
     def may_be_in(self, group: int) -> str:
-        """How the user is in a group, as words; empty if not.
+        """How the user is in a group that can write, as words; empty if not.
 
         Whoever's groups can't be told may be in any.
         """
@@ -63,22 +112,6 @@ class User:
                 f"its group {group} can write to it, which uid {self.uid} may be in: the user's"
                 f" groups could not be looked up: {self.failure}"
             )
-        return ""
-
-    def could_change(self, status: os.stat_result) -> str:
-        """How the user could change what has this status, as words; empty if not."""
-        uid, mode = self.uid, status.st_mode
-        if stat.S_ISLNK(mode):  # has no mode of its own
-            return f"belongs to uid {uid}" if uid and status.st_uid == uid else ""
-        sticky = stat.S_ISDIR(mode) and mode & stat.S_ISVTX
-        if uid and status.st_uid == uid:
-            return f"belongs to uid {uid}"
-        if mode & stat.S_IWOTH and not sticky:
-            return f"has mode {stat.S_IMODE(mode):04o}, so anybody can write to it"
-        if uid and mode & stat.S_IWGRP and not sticky:
-            by_group = self.may_be_in(status.st_gid)
-            if by_group:
-                return f"has mode {stat.S_IMODE(mode):04o}, so {by_group}"
         return ""
 
 
@@ -184,7 +217,7 @@ def open_trusted(path: str, user: User, flags: int = 0) -> int:
             # and the descriptor itself is judged once more.
             opened = os.open(name, READ | os.O_NOFOLLOW | flags, dir_fd=trail[-1][0])
             try:
-                judge(path, at, opened, user)
+                judge(path, at, opened, user, bool(flags & os.O_DIRECTORY))
             except ConfigError:
                 os.close(opened)
                 raise
@@ -194,9 +227,9 @@ def open_trusted(path: str, user: User, flags: int = 0) -> int:
             os.close(fd)
 
 
-def judge(path: str, at: str, fd: int, user: User) -> None:
+def judge(path: str, at: str, fd: int, user: User, adding: bool = False) -> None:
     """Raise ConfigError if the user could change what fd is, which lies at `at`."""
-    why = user.could_change(os.fstat(fd))
+    why = user.could_change(fd, adding)
     if why:
         what = "it" if at == path else at
         remedy = f"run: chown root {at} && chmod go-w {at}"
@@ -230,6 +263,29 @@ def too_large(path: str) -> ConfigError:
 def parts(path: str) -> list[str]:
     """The names in a path, last first."""
     return [name for name in reversed(path.split("/")) if name not in ("", ".")]
+
+
+def acl(fd: int) -> list[tuple[int, bool, int]]:
+    """The access control list of what fd is: tag, whether it lets write, and id; [] for none.
+
+    Raises OSError.
+    """
+    try:
+        # By this name, as a descriptor that is only a path has no attributes.
+        data = os.getxattr(f"/proc/self/fd/{fd}", ACL)
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
+            return []
+        raise
+    numbers = [
+        int.from_bytes(data[at : at + size], "little")
+        for entry in range(4, len(data) - 7, 8)
+        for at, size in ((entry, 2), (entry + 2, 2), (entry + 4, 4))
+    ]
+    return [
+        (numbers[n], bool(numbers[n + 1] & stat.S_IWOTH), numbers[n + 2])
+        for n in range(0, len(numbers), 3)
+    ]
 
 
 def groups_of(uid: int) -> tuple[frozenset[int], str]:
