@@ -47,9 +47,10 @@ def test_check_reports_every_problem_of_every_file_and_fails(tmp_path: Path) -> 
     one.write_text('{"latecny": 3,\n "payload": 1}')
     two.write_text('{"es": {"query": "x"}, "speed": "fast"}')
     result = run("check", str(one), str(two))
+    known = '"latency", "payload", "log", "limit", "syslog", "journal", "spool", "file" or "writer"'
     assert result.returncode == 1
     assert result.stdout.splitlines() == [
-        f'{one}:1:2: latecny: there is no such key; did you mean "latency"?',
+        f'{one}:1:2: latecny: there is no such key; did you mean "latency"? allowed: {known}',
         f"{one}:2:13: payload: 1 is out of range; allowed: a whole number from 32 to 1073741824",
         f'{two}:1:33: speed: "fast" is text; allowed: a number from 0 to 1000000',
         f"note: {two}:1:9: es.query: accepted for tlog's sake, has no effect",
@@ -67,6 +68,21 @@ def test_check_as_json_has_the_parts_of_a_problem(tmp_path: Path) -> None:
     assert problem["message"] == "there is no such key"
     assert (problem["line"], problem["column"], problem["key"]) == (1, 2, "latecny")
     assert problem["suggestion"] == "latency"
+    assert problem["allowed"].startswith('"latency", "payload", ')
+    file.write_text('{"input": true, "limit": {"rate": 1, "rate": 2}}')
+    (report,) = json.loads(run("check", "--json", str(file)).stdout)["files"]
+    assert [problem["suggestion"] for problem in report["problems"]] == ["log.input", None]
+    assert [problem["key"] for problem in report["problems"]] == ["input", "limit.rate"]
+
+
+def test_check_says_how_many_problems_it_leaves_out(tmp_path: Path) -> None:
+    file = tmp_path / "rec.conf"
+    file.write_text("{" + ",".join(f'"k{n}": 1' for n in range(250)) + "}")
+    lines = run("check", str(file)).stdout.splitlines()
+    assert len(lines) == 101
+    assert lines[-1] == f"{file}: and 150 more problems"
+    (report,) = json.loads(run("check", "--json", str(file)).stdout)["files"]
+    assert (len(report["problems"]), report["more_problems"]) == (100, 150)
 
 
 def test_check_names_a_file_it_cannot_read(tmp_path: Path) -> None:

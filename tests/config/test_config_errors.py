@@ -29,11 +29,11 @@ CASES: dict[str, tuple[str, list[str]]] = {
     "a second value": ("{} {}", ["f:1:4: nothing may follow the last }"]),
     "a duplicate key": (
         '{"latency": 3,\n "payload": 64, "latency": 4}',
-        ['f:2:17: the key "latency" is here a second time, first in line 1'],
+        ['f:2:17: latency: the key "latency" is here a second time, first in line 1'],
     ),
     "a duplicate section": (
         '{"log": {}, "log": {"input": true}}',
-        ['f:1:13: the key "log" is here a second time'],
+        ['f:1:13: log: the key "log" is here a second time'],
     ),
     "a trailing comma": ('{"latency": 3,\n}', ["f:1:14: a comma before }; take it away"]),
     "a trailing comma in a list": (
@@ -104,11 +104,44 @@ CASES: dict[str, tuple[str, list[str]]] = {
     ),
     "a misspelt key of a section": (
         '{"log": {"imput": true}}',
-        ['f:1:10: log.imput: there is no such key; did you mean "input"?'],
+        ['f:1:10: log.imput: there is no such key; did you mean "input"? allowed: "input", '],
+    ),
+    "a setting of the whole in a section": (
+        '{"log": {"latency": 3}}',
+        ['f:1:10: log.latency: there is no such key; did you mean "latency" outside of "log"? all'],
+    ),
+    "a setting of another section": (
+        '{"log": {"rate": 3}}',
+        ['f:1:10: log.rate: there is no such key; did you mean "limit": {"rate": ...} outside'],
+    ),
+    "a path for a key": (
+        '{"log.input": true}',
+        ['f:1:2: log.input: there is no such key; sections are nested objects, not names'],
+    ),
+    "a path in its section": (
+        '{"log": {"log.imput": true}}',
+        ['f:1:10: log.log.imput: there is no such key; sections are nested objects, not names'],
+    ),
+    "a path that leads nowhere": (
+        '{"x.y": true}',
+        ["f:1:2: x.y: there is no such key; sections are nested objects, not names"],
+    ),
+    "duplicate keys below others": (
+        '{"skip": {"commands": ["a", {"b": 1, "b": 2}], "enabled": true, "enabled": true}}',
+        [
+            "f:1:29: skip.commands[1]: {...} is an object",
+            'f:1:38: skip.commands[1].b: the key "b" is here a second time',
+            'f:1:65: skip.enabled: the key "enabled" is here a second time',
+        ],
+    ),
+    "objects nested too deeply": ('{"log":' * 10_000, ["f:1:225: nested deeper than 32 levels"]),
+    "lists nested too deeply": (
+        '{"skip": {"commands": ' + "[" * 10_000,
+        ["f:1:53: nested deeper than 32 levels"],
     ),
     "a key outside its section": (
         '{"passwords": true}',
-        ['f:1:2: passwords: there is no such key; did you mean "log.passwords"?'],
+        ['f:1:2: passwords: there is no such key; did you mean "log": {"passwords": ...}? all'],
     ),
     "a key like no other": (
         '{"log": {"xyzzy": true}}',
@@ -140,7 +173,7 @@ CASES: dict[str, tuple[str, list[str]]] = {
             "f:3:19: log.input: 1 is a number; allowed: true or false",
             'f:3:22: log.outptu: there is no such key; did you mean "output"?',
             "f:3:36: a comma before }",
-            'f:4:2: the key "latency" is here a second time, first in line 2',
+            'f:4:2: latency: the key "latency" is here a second time, first in line 2',
             "f:4:14: a comma is missing after this",
             "f:5:2: x: there is no such key",
         ],
@@ -157,6 +190,37 @@ def test_every_problem_is_reported_at_its_place(case: str) -> None:
     for line, begins in zip(lines, expected, strict=True):
         assert line.startswith(begins), line
         assert line.isprintable()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{" + ",".join(f'"k{n}": 1' for n in range(250)) + "}",
+        '{"skip": {"commands": [' + '"",' * 249 + '""]}}',
+        '{"latency": 3' + ', "latency": 3' * 250 + "}",
+        # Of two mistakes at one place the first is told.
+        "{" + ",".join(f"latency{n}: 1" for n in range(250)) + "}",
+    ],
+    ids=["unknown keys", "wrong items", "duplicate keys", "two mistakes each"],
+)
+def test_problems_beyond_a_hundred_are_counted(text: str) -> None:
+    _, problems = examine("rec-session", text)
+    assert len(problems) == 100
+    assert problems.more == 150
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ('{"log.input": true}', ' did you mean "log": {"input": ...}? allowed: "latency", '),
+        ('{"log": {"log.imput": true}}', ' did you mean "input"? allowed: "input", '),
+        ('{"log": {"writer.x": true}}', ' did you mean "writer" outside of "log"? allowed: "in'),
+        ('{"x.y": true}', ' allowed: "latency", '),
+    ],
+)
+def test_a_path_in_place_of_a_key_gets_a_hint_of_how_it_is_written(text: str, hint: str) -> None:
+    (problem,) = examine("rec-session", text)[1]
+    assert f"sections are nested objects, not names with dots;{hint}" in problem.line_for("f")
 
 
 def test_a_comma_before_comments_is_no_mistake() -> None:
@@ -176,6 +240,12 @@ def test_what_has_no_effect_is_noted() -> None:
 def test_a_login_gets_the_first_problem_and_the_number_of_others(tmp_path: Path) -> None:
     (tmp_path / "rec.conf").write_text('{"latency": 0, "payload": 1, "x": 2}')
     with pytest.raises(ConfigError, match=r"rec\.conf:1:13: latency: .*\(and 2 more; see 'tty"):
+        load("rec", folder=str(tmp_path))
+
+
+def test_a_login_gets_the_number_of_others_beyond_a_hundred(tmp_path: Path) -> None:
+    (tmp_path / "rec.conf").write_text("{" + ",".join(f'"k{n}": 1' for n in range(250)) + "}")
+    with pytest.raises(ConfigError, match=r"\(and 249 more; see 'tty"):
         load("rec", folder=str(tmp_path))
 
 

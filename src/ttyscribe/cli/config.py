@@ -10,7 +10,7 @@ import pwd
 import sys
 
 from ttyscribe.config import FOLDER, PROGRAMS, Loaded, default_file, load, trust
-from ttyscribe.config.check import Problem, examine, notes
+from ttyscribe.config.check import Problem, Problems, examine, notes
 from ttyscribe.config.loader import SHELLS, TLOG_FOLDER
 from ttyscribe.errors import ConfigError, UsageError, printable
 
@@ -132,12 +132,14 @@ class Report:
         self.file = file
         self.program = program
         self.missing = False
-        self.problems: list[Problem] = []
+        self.problems = Problems()
         self.notes: list[Problem] = []
 
     def print(self) -> None:
         for problem in self.problems:
             print(problem.line_for(self.file))
+        if self.problems.more:
+            print(f"{printable(self.file)}: and {self.problems.more} more problems")
         for note in self.notes:
             print("note: " + note.line_for(self.file))
         if self.problems:
@@ -154,6 +156,7 @@ class Report:
             "exists": not self.missing,
             "ok": not self.problems,
             "problems": [as_data(problem) for problem in self.problems],
+            "more_problems": self.problems.more,
             "notes": [as_data(note) for note in self.notes],
         }
 

@@ -27,8 +27,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    # (offset, what is wrong)
-    Mistake = tuple[int, str]
+    # (offset, what is wrong, the path of the key that is concerned or "")
+    Mistake = tuple[int, str, str]
 
 MOST_NESTING = 32  # our files nest 2 deep; a parser that recurses needs some bound
 MOST_DIGITS = 40  # more are the same number as far as any range goes
@@ -77,11 +77,16 @@ class Node:
 
 
 class Parsed:
-    """What was parsed, as far as it could be, and the mistakes in order of their place."""
+    """What was parsed, as far as it could be, and the mistakes in order of their place.
 
-    def __init__(self, root: Node | None, mistakes: list[Mistake]) -> None:
+    more are the offsets of the mistakes beyond MOST_MISTAKES. root is None where nothing
+    can be said of the values.
+    """
+
+    def __init__(self, root: Node | None, mistakes: list[Mistake], more: list[int]) -> None:
         self.root = root
         self.mistakes = mistakes
+        self.more = more
 
 
 def parse(text: str) -> Parsed:
@@ -91,7 +96,7 @@ def parse(text: str) -> Parsed:
         parser.document()
     except Fatal:
         pass
-    return Parsed(parser.root, sorted(parser.mistakes)[:MOST_MISTAKES])
+    return Parsed(parser.root, sorted(parser.mistakes), parser.more)
 
 
 def place(text: str, offset: int) -> tuple[int, int]:
@@ -108,9 +113,12 @@ class Parser:
     def __init__(self, text: str) -> None:
         self.text = text
         self.mistakes: list[Mistake] = []
+        self.more: list[int] = []
         self.root: Node | None = None
-        # Offsets of the brackets that are open.
+        # Offsets of the brackets that are open, and the path to the value under the cursor:
+        # ".key" and "[index]".
         self.open: list[int] = []
+        self.path: list[str] = []
         # How many comments were passed.
         self.comments = 0
         self.tokens = self.scan()
@@ -121,13 +129,14 @@ class Parser:
         self.string = ""
         self.last_end = 0
 
-    def note(self, offset: int, what: str) -> None:
-        self.mistakes.append((offset, what))
-        if len(self.mistakes) >= MOST_MISTAKES:
-            raise Fatal
+    def note(self, offset: int, what: str, key: str = "") -> None:
+        if len(self.mistakes) < MOST_MISTAKES:
+            self.mistakes.append((offset, what, key))
+        else:
+            self.more.append(offset)
 
     def fail(self, offset: int, what: str) -> Fatal:
-        self.mistakes.append((offset, what))
+        self.note(offset, what)
         return Fatal()
 
     def scan(self) -> Iterator[tuple[str, int, int, str]]:
@@ -264,6 +273,8 @@ class Parser:
 
     def enter(self) -> None:
         if len(self.open) >= MOST_NESTING:
+            # What is nested so deeply is no setting at any level.
+            self.root = None
             raise self.fail(self.at, f"nested deeper than {MOST_NESTING} levels")
         self.open.append(self.at)
         self.next()
@@ -312,12 +323,11 @@ class Parser:
                 raise self.fail(self.at, f'after the key "{shorten(key)}" a : and a value belong')
             else:
                 self.note(self.last_end, f'a : is missing after the key "{shorten(key)}"')
+            self.path.append(f".{shorten(key)}")
             if key in node.members:
-                line, _ = place(self.text, node.members[key][0])
-                self.note(
-                    at, f'the key "{shorten(key)}" is here a second time, first in line {line}'
-                )
+                self.note_again(at, key, node.members[key][0])
             self.value(node, key, at)
+            self.path.pop()
             self.comma("}")
         self.leave(node)
 
@@ -326,9 +336,19 @@ class Parser:
         while self.lexeme != "]":
             if self.kind == "":
                 raise self.unclosed()
+            self.path.append(f"[{len(node.items)}]")
             self.value(node)
+            self.path.pop()
             self.comma("]")
         self.leave(node)
+
+    def note_again(self, offset: int, key: str, first: int) -> None:
+        """Note a key that its object has already; to find its line takes time."""
+        line = 0
+        if len(self.mistakes) < MOST_MISTAKES:
+            line, _ = place(self.text, first)
+        what = f'the key "{shorten(key)}" is here a second time, first in line {line}'
+        self.note(offset, what, "".join(self.path).removeprefix("."))
 
 
 def number(token: str) -> object:

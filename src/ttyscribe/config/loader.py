@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Generic, Literal, TypedDict, TypeVar, Unpack, overload
 
-    from ttyscribe.config.check import Problem
+    from ttyscribe.config.check import Problems
     from ttyscribe.config.fast import Schema, Values
     from ttyscribe.config.views import Play, Rec, RecSession
 
@@ -208,8 +208,8 @@ def parse(program: str, schema: Schema, text: str, label: str) -> Values:
     return values
 
 
-def wrong(label: str, problems: list[Problem]) -> ConfigError:
-    more = len(problems) - 1
+def wrong(label: str, problems: Problems) -> ConfigError:
+    more = len(problems) - 1 + problems.more
     tail = f" (and {more} more; see 'ttyscribe config check')" if more else ""
     return ConfigError(problems[0].line_for(label) + tail)
 
