@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -315,6 +316,37 @@ def test_a_name_service_that_crashes_is_recorded(accounts: dict[str, str], tmp_p
     assert (recorded, user) == (True, "alice")
     [warning] = warnings
     assert "broke off" in warning
+
+
+@pytest.mark.parametrize(
+    ("rules", "rule"),
+    [
+        ({"groups": ["admins"]}, "scope 'some'"),
+        ({"scope": "all", "exclude_groups": ["admins"]}, "scope 'all'"),
+    ],
+    ids=str,
+)
+def test_a_name_service_that_is_down_is_told(
+    accounts: dict[str, str], tmp_path: Path, rules: dict[str, Any], rule: str
+) -> None:
+    """As with the module of SSSD and no SSSD, for each group that no other service has."""
+    broken = fault(tmp_path, "#include <errno.h>\nint getgrnam_r(void) { return ENOENT; }\n")
+    recorded, why, _, user, _, warnings = decide(accounts | broken, 2000, **rules)
+    assert (recorded, user) == (True, "alice")
+    assert why == f"{rule}, and the user's groups are uncertain: recorded to be safe"
+    [warning] = warnings
+    assert "a name service of /etc/nsswitch.conf is down: asked for group 'admins'" in warning
+
+
+def test_no_outage_matters_where_a_group_that_is_there_decides(
+    accounts: dict[str, str], tmp_path: Path
+) -> None:
+    broken = fault(tmp_path, "#include <errno.h>\nint getgrnam_r(void) { return ENOENT; }\n")
+    recorded, _, origin, _, _, warnings = decide(
+        accounts | broken, 2000, scope="all", exclude_groups=["admins", "staff"]
+    )
+    assert (recorded, origin) == (False, "session_recording.exclude_groups[1]")
+    assert warnings == []
 
 
 def test_no_process_to_be_had_is_recorded(accounts: dict[str, str]) -> None:

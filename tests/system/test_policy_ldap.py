@@ -334,8 +334,11 @@ def test_a_name_service_that_is_down_means_recorded(directory: Directory) -> Non
         for cached in STATE.glob("mc/*"):
             cached.unlink()
         status, answer = directory.policy("root", scope="some", groups=["outer"])
+        _, excluded = directory.policy("root", scope="all", exclude_groups=["outer"])
     finally:
         directory.start_sssd()
     assert status == 0
     assert "recorded to be safe" in str(answer["rule"])
-    assert "asked for group 'outer'" in str(answer["warnings"])
+    for told in (answer, excluded):
+        assert told["recorded"] is True
+        assert "is down: asked for group 'outer'" in str(told["warnings"])

@@ -125,7 +125,7 @@ def _decided(rules: Rules, who: int | str, login: str, timeout: float) -> Decisi
     """Look up what the rules ask for, and decide."""
     if rules.scope == "none" and isinstance(who, int):
         return decide("", rules, None)
-    listed = rules.groups if rules.scope == "some" else ()
+    listed = rules.groups if rules.scope == "some" else rules.exclude_groups
     account = look_up(who, login, lambda name: needs_groups(name, rules), listed, timeout)
     if account.name:
         return decide(account.name, rules, account.groups)

@@ -55,9 +55,9 @@ def look_up(
     """Look a user up by uid or name, within timeout seconds; what fails is in the answer.
 
     login is preferred as the name of a uid if it has that uid. The groups are
-    looked up if wants_groups(name). listed are the groups that would have the
-    user recorded: if the user is in none of them, and one of them can't be
-    found because its service is down, the groups count as failed.
+    looked up if wants_groups(name). listed are the groups that a rule names: if the
+    user is in none of them, and one of them can't be found because its service is
+    down, the groups count as failed.
     """
     if isinstance(who, int):
         local = _local_name(who, login)
@@ -201,8 +201,9 @@ def _outages(groups: Sequence[str]) -> Iterator[str]:
         )
         if status:
             yield (
-                f"ecould not all be looked up: asked for group '{group}',"
-                f" the name service says: {os.strerror(status)}"
+                "ecould not all be looked up: a name service of /etc/nsswitch.conf is down:"
+                f" asked for group '{group}', it answers: {os.strerror(status)}; start it or"
+                " take it out of there"
             )
 
 
