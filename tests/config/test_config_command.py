@@ -210,8 +210,11 @@ def test_show_for_a_user_refuses_what_that_user_could_write(etc: Path) -> None:
 
 
 def test_show_for_a_user_ignores_our_environment(etc: Path) -> None:
+    file = etc / "new.conf"
+    file.write_text('{"env": {"conf": true}}')
     text = '{"latency": 4}'
-    result = run("show", "--user", "daemon", TLOG_REC_SESSION_CONF_TEXT=text)
+    show = ("show", "--user", "daemon", "--config", str(file))
+    result = run(*show, TLOG_REC_SESSION_CONF_TEXT=text)
     assert "latency = 10" in result.stdout.splitlines()
 
 
