@@ -6,9 +6,11 @@ from __future__ import annotations
 import array
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,6 +82,40 @@ def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture
 def service(compiled: Path) -> Iterator[Service]:
     one = Service(compiled, compiled / "ttyscribe-rec-session")
+    yield one
+    one.close()
+
+
+# The client that stays for what is unusual, which waits itself or becomes the native waiter.
+PYTHON_CLIENT = """\
+#!{python} -I
+import os, sys
+from ttyscribe.cli import rec_session
+from ttyscribe.recorder import client
+client.connect.__defaults__ = ({socket!r},)
+rec_session.waiter = lambda: {waiter!r}
+sys.exit(rec_session.launched("-sh", sys.argv[1:], dict(os.environb)))
+"""
+
+
+@pytest.fixture(params=["launcher", "python", "python with waiter"])
+def each_service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
+    """A service for each of the clients."""
+    client, waiter, path = tmp_path / "client", tmp_path / "waiter", tmp_path / "recorder.sock"
+    if request.param == "launcher":
+        flags = {"CFLAGS": f'-DSERVICE_SOCKET="{path}"'}
+        subprocess.run([COMPILE, client, sys.executable, "/"], env=os.environ | flags, check=True)
+    else:
+        native = request.param == "python with waiter"
+        if native:
+            subprocess.run([COMPILE, "--waiter", waiter], check=True)
+        client.write_text(
+            PYTHON_CLIENT.format(
+                python=sys.executable, socket=str(path), waiter=str(waiter) if native else ""
+            )
+        )
+        client.chmod(0o755)
+    one = Service(tmp_path, client)
     yield one
     one.close()
 
@@ -308,3 +344,51 @@ def test_a_shell_that_its_lost_recorders_pty_hung_up_is_no_end_of_its_own(
     _, err = process.communicate(timeout=TIMEOUT)
     assert err == b"ttyscribe: the recorder is gone; the session ends\r\n"
     assert process.returncode == 1
+
+
+SIGNALS = ["HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "ALRM", "VTALRM", "PROF", "XCPU", "IO",
+           "PWR", "STKFLT", "RTMIN", "RTMAX", "PIPE", "CONT", "WINCH"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_without_a_terminal_a_signal_is_the_shells(each_service: Service, name: str) -> None:
+    script = f"trap 'echo got it; exit 3' {name}; echo ready; while sleep 0.02; do :; done"
+    process = each_service.start([b"-x", b"-c", script.encode()], start_new_session=True)
+    connection, _ = each_service.accept()
+    record(connection, [], b"/bin/bash", b"", b"ooo")
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    os.kill(process.pid, signal.Signals[f"SIG{name}"])
+    # Nothing is said of it: neither of a window nor of an end of ours.
+    assert connection.recv(wire.PACKET_MAX) == wire.pack(wire.ENDED, b"%d" % (3 << 8))
+    connection.send(wire.DONE)
+    assert process.communicate(timeout=TIMEOUT) == (b"got it\n", b"")
+    assert process.returncode == 3
+
+
+@pytest.mark.parametrize("name", ["TERM", "USR1", "ALRM", "RTMAX", "PIPE"])
+def test_on_a_terminal_a_signal_ends_the_session_in_order(each_service: Service, name: str) -> None:
+    number = signal.Signals[f"SIG{name}"]
+    outer, theirs = os.openpty()
+    inner, slave = os.openpty()
+    before = termios.tcgetattr(theirs)
+    process = each_service.start(
+        [b"-x", b"-c", b"echo ready; exec sleep 1000"],
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+    )  # fmt: skip
+    connection, _ = each_service.accept()
+    record(connection, [slave] * 3, b"/bin/bash", b"", b"ppp")
+    os.close(slave)
+    assert os.read(inner, 100) == b"ready\r\n"
+    assert termios.tcgetattr(theirs) != before
+    os.kill(process.pid, number)
+    while (packet := connection.recv(wire.PACKET_MAX)) == wire.WINDOW:
+        pass
+    assert packet == wire.pack(wire.SIGNAL, b"%d" % number)
+    os.close(inner)
+    assert connection.recv(wire.PACKET_MAX) == wire.pack(wire.ENDED, b"%d" % signal.SIGHUP)
+    connection.send(wire.DONE)
+    assert process.wait(TIMEOUT) == -number
+    assert termios.tcgetattr(theirs) == before
+    os.close(theirs)
+    os.close(outer)

@@ -279,7 +279,9 @@ def test_ignored_signals_stay_ignored(bash: Side, ours: Side) -> None:
     compared(bash, ours, lambda side: side.run(["bash", "-c", script % USER]))
 
 
-@pytest.mark.parametrize("name", ["INT", "QUIT", "TERM", "HUP"])
+@pytest.mark.parametrize(
+    "name", ["INT", "QUIT", "TERM", "HUP", "USR1", "USR2", "ALRM", "XCPU", "RTMAX", "CONT", "WINCH"]
+)
 def test_signal_sent_to_the_login_shell_reaches_the_shell(
     bash: Side, ours: Side, name: str
 ) -> None:
@@ -293,6 +295,32 @@ def test_signal_sent_to_the_login_shell_reaches_the_shell(
         return Result(first + out, err, process.returncode)
 
     compared(bash, ours, signalled)
+
+
+@pytest.mark.parametrize("how", ["su - {user} <{script}", "su {user} -c '. {script}' </dev/null"])
+def test_a_resized_window_is_no_matter_of_a_session_that_is_not_on_it(
+    bash: Side, ours: Side, tmp_path: Path, how: str
+) -> None:
+    script, out = tmp_path / "script", tmp_path / "out"
+    for path in [tmp_path, *tmp_path.parents[:-2]]:
+        path.chmod(0o755)
+    go = Path(f"/home/{USER}/go")
+    script.write_text(f"echo ready\nwhile [ ! -e {go} ]; do sleep 0.2; done\necho done\n")
+
+    def resized(side: Side) -> Result:
+        go.unlink(missing_ok=True)
+        out.unlink(missing_ok=True)
+        env = {"PATH": PATH + ":/usr/sbin:/sbin", "TERM": "xterm", "PS1": "root# "}
+        with Terminal(["bash", "--norc"], env=env) as terminal:
+            terminal.expect(rb"root# ")
+            terminal.line(f"{how.format(user=USER, script=script)} >{out} 2>&1; echo st=$?.")
+            wait_until(lambda: out.exists() and out.read_bytes(), "no shell")
+            terminal.resize(30, 100)
+            go.touch()
+            status = terminal.expect(rb"st=(\d+)\.").group(1)
+        return Result(out.read_bytes(), b"", int(status))
+
+    compared(bash, ours, resized)
 
 
 def screen(terminal: Terminal) -> bytes:

@@ -23,6 +23,7 @@
 enum { TERMIOS_SIZE = 60, PACKET_SIZE = 4096 };
 enum { WINDOW = 'W', SIGNAL = 'S', ENDED = 'X', DONE = 'D' }; // wire.py
 enum { NOT_YET = -1 };
+enum { SIGNALS = 64, OF_LIBC = 32 }; // the first two of real time a C library keeps to itself
 
 static int recorder; // the connection
 static int terminal; // the user's terminal, in raw mode; -1 if there is none
@@ -96,15 +97,19 @@ static void reap(void)
 
 static void on_signal(int number)
 {
-    if (number == SIGWINCH)
-        say(WINDOW, -1);
-    else if (number == SIGCHLD)
+    if (number == SIGCHLD) {
         reap();
-    else if (terminal >= 0) {
+    } else if (terminal < 0) {
+        // Meant for the shell. The keyboard's own (INT, QUIT) reach it without us.
+        bool keyboard = number == SIGINT || number == SIGQUIT;
+        if (status == NOT_YET && (!keyboard || stands_apart()))
+            send_to_shell(number);
+    } else if (number == SIGWINCH) {
+        say(WINDOW, -1);
+    } else {
         told = number;
         say(SIGNAL, number);
-    } else if (status == NOT_YET && (number == SIGTERM || number == SIGHUP || stands_apart()))
-        send_to_shell(number);
+    }
 }
 
 static void tell_recorder_gone(void)
@@ -170,15 +175,30 @@ static void wait_for_end(int signals)
     }
 }
 
+// Whether it concerns the shell that we stand for: all that by default end a process do, but
+// for those that tell of a fault of its own. As terminal/signals.py, and PIPE.
+static bool is_for_shell(int number)
+{
+    switch (number) {
+    case SIGKILL: case SIGSTOP: case SIGTSTP: case SIGTTIN: case SIGTTOU: case SIGURG:
+    case SIGABRT: case SIGBUS: case SIGFPE: case SIGILL: case SIGSEGV: case SIGSYS:
+    case SIGTRAP: case SIGXFSZ: case SIGCHLD:
+        return false;
+    case SIGCONT:
+        return terminal < 0;
+    default:
+        return number != OF_LIBC && number != OF_LIBC + 1;
+    }
+}
+
 // The signals that we act on, which are blocked from now on, to be read by wait_for_shell().
 // For after a fork, *before is what was blocked. One that we were started to ignore stays ignored.
 static uint64_t watch(uint64_t *before)
 {
-    static const int optional[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
     uint64_t set = bit(SIGCHLD);
-    for (size_t i = 0; i < sizeof optional / sizeof *optional; i++)
-        if (!is_ignored(optional[i]))
-            set |= bit(optional[i]);
+    for (int number = 1; number <= SIGNALS; number++)
+        if (is_for_shell(number) && !is_ignored(number))
+            set |= bit(number);
     system_call(__NR_rt_sigprocmask, SIG_BLOCK, (long)&set, (long)before, sizeof set, 0, 0);
     set_default(SIGCHLD);
     return set;

@@ -20,6 +20,7 @@ from _struct import Struct
 
 from ttyscribe.errors import ServiceError, SpawnError, reason
 from ttyscribe.recorder import wire
+from ttyscribe.terminal.signals import ENDING, KEYBOARD
 from ttyscribe.terminal.spawn import Child, spawn, stands_apart
 
 TYPE_CHECKING = False
@@ -35,7 +36,7 @@ _CONNECT_TIMEOUT = Struct("@ll").pack(5, 0)
 # A recorder that is set up answers in milliseconds; one that is looking a user's
 # groups up at a slow directory gives up after some seconds and records.
 _ANSWER_TIMEOUT = 30.0
-_ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+_NEVER_IGNORED = (signal.SIGCHLD, signal.SIGPIPE)
 
 
 class Answer:
@@ -142,7 +143,7 @@ def run_recorded(
     cooked = b""
     if terminal >= 0:
         cooked = fcntl.ioctl(terminal, termios.TCGETS, bytes(60))
-    session = _Session(sock, terminal)
+    session = _Session(sock, terminal, shell.ignored)
     try:
         if terminal >= 0:
             from ttyscribe.terminal.raw import RawMode
@@ -176,7 +177,7 @@ def not_dumpable() -> None:
 class _Session:
     """The shell and the connection to its recorder, waited for in this process."""
 
-    def __init__(self, sock: _socket.socket, terminal: int) -> None:
+    def __init__(self, sock: _socket.socket, terminal: int, ignored: Sequence[int]) -> None:
         self.pid = 0
         self.raw: RawMode | None = None
         self._socket = sock
@@ -188,9 +189,18 @@ class _Session:
         os.set_blocking(self._wake, False)
         os.set_blocking(write, False)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        for number in (*_ENDING, signal.SIGCHLD, signal.SIGWINCH):
-            if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGCHLD:
-                signal.signal(number, _noted)
+        watched = [*ENDING, signal.SIGPIPE, signal.SIGCHLD, signal.SIGWINCH]
+        if terminal < 0:
+            watched.append(signal.SIGCONT)
+        # Python ignores PIPE at its start; whether our caller did, ignored tells.
+        self._watched = {
+            number
+            for number in watched
+            if number not in ignored
+            and (signal.getsignal(number) != signal.SIG_IGN or number in _NEVER_IGNORED)
+        }
+        for number in self._watched:
+            signal.signal(number, _noted)
 
     def send(self, packet: bytes) -> None:
         try:
@@ -201,9 +211,7 @@ class _Session:
     def hand_over(self, waiter: str, cooked: bytes) -> None:
         """Become the native waiter. Returns if that can't be."""
         # Blocked, signals wait for the program that comes; what came before is acted on here.
-        signals = {*_ENDING, signal.SIGCHLD, signal.SIGWINCH}
-        signals = {number for number in signals if signal.getsignal(number) == _noted}
-        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._watched)
         try:
             self._on_signals(os.read(self._wake, 512))
         except BlockingIOError:
@@ -217,7 +225,7 @@ class _Session:
                 os.execve(waiter, words, {})
             except OSError:
                 os.set_inheritable(fd, False)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._watched)
 
     def wait(self) -> tuple[int, int]:
         """Wait for the shell and for its recorder to be done; (status, signal)."""
@@ -261,17 +269,21 @@ class _Session:
 
     def _on_signals(self, numbers: bytes) -> None:
         for number in set(numbers):
-            if number == signal.SIGWINCH:
-                self.send(wire.WINDOW)
-            elif number == signal.SIGCHLD:
+            if number == signal.SIGCHLD:
                 self._reap()
-            elif self.raw is not None:
+            elif self.raw is None:
+                self._pass_on(number)
+            elif number == signal.SIGWINCH:
+                self.send(wire.WINDOW)
+            else:
                 self._ended_by = number
                 self.send(wire.pack(wire.SIGNAL, b"%d" % number))
-            elif self._status is None and (
-                number in (signal.SIGTERM, signal.SIGHUP) or stands_apart(self.pid)
-            ):
-                os.kill(self.pid, number)
+
+    def _pass_on(self, number: int) -> None:
+        """Without a terminal a signal is meant for the shell, which we stand for."""
+        # The keyboard's own reach it without us.
+        if self._status is None and (number not in KEYBOARD or stands_apart(self.pid)):
+            os.kill(self.pid, number)
 
     def _reap(self) -> None:
         if self._status is not None:

@@ -10,6 +10,7 @@ from ttyscribe.errors import SpawnError, WriterError, printable
 from ttyscribe.session.outage import Outage
 from ttyscribe.session.pump import Pump
 from ttyscribe.terminal import RawMode, open_ends, spawn, window_of
+from ttyscribe.terminal.signals import ENDING, KEYBOARD
 from ttyscribe.terminal.spawn import stands_apart
 
 TYPE_CHECKING = False
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from ttyscribe.terminal import Child, Ends
 else:
     import _signal as signal
-
-_ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
-_WATCHED = (*_ENDING, signal.SIGCHLD, signal.SIGWINCH)
 
 
 class Outcome:
@@ -213,7 +211,7 @@ class _Direct:
         status = 1
         try:
             # The shell's own signals no longer concern us, only being told to end.
-            for number in _ENDING:
+            for number in ENDING:
                 signal.signal(number, signal.SIG_IGN if number != signal.SIGTERM else _noted)
             self._recording.forked()
             self._pump.run_rest(self._keep_only)
@@ -240,30 +238,33 @@ class _Direct:
         os.set_blocking(self._wake, False)
         os.set_blocking(write, False)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        for number in _WATCHED:
+        watched = [*ENDING, signal.SIGCHLD, signal.SIGWINCH]
+        if self._raw is None:
+            watched.append(signal.SIGCONT)
+        for number in watched:
             # What the caller ignores (nohup) stays ignored, by us and by the shell.
             if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGCHLD:
                 signal.signal(number, _noted)
 
     def _on_signal(self) -> None:
         for number in set(os.read(self._wake, 512)):
-            if number == signal.SIGWINCH:
-                self._pump.resize()
-            elif number == signal.SIGCHLD:
+            if number == signal.SIGCHLD:
                 self._reap()
                 if self.login_record is not None:
                     self.login_record.reap()
-            elif number in _ENDING:
-                self._on_ending(number)
+            elif number in ENDING and (self._raw is not None or self._wait_status is not None):
+                # A real terminal's end: the shell is hung up, and we end as we were told to.
+                self._killed_by = number
+                self._pump.hang_up()
+            elif self._raw is None:
+                self._pass_on(number)
+            elif number == signal.SIGWINCH:
+                self._pump.resize()
 
-    def _on_ending(self, number: int) -> None:
-        if self._raw is not None or self._wait_status is not None:
-            # A real terminal's end: the shell is hung up, and we end as we were told to.
-            self._killed_by = number
-            self._pump.hang_up()
-        elif number in (signal.SIGTERM, signal.SIGHUP) or stands_apart(self._pid):
-            # Meant for the shell, which we stand for. The keyboard's own signals
-            # (INT, QUIT) reach it without us; what it makes of them, we follow.
+    def _pass_on(self, number: int) -> None:
+        """Without a terminal a signal is meant for the shell, which we stand for."""
+        # The keyboard's own (INT, QUIT) reach it without us; what it makes of them, we follow.
+        if number not in KEYBOARD or stands_apart(self._pid):
             self._kill(number)
 
     def _reap(self) -> None:

@@ -95,7 +95,9 @@ class Pump:
         self._poll.unregister(fd)
 
     def resize(self) -> None:
-        """The user's terminal has another size: record it and pass it on."""
+        """The user's terminal, if there is one, has another size: record it and pass it on."""
+        if self._ends.terminal < 0:
+            return
         size = window_of(self._ends.terminal)
         if size is not None and self._ends.master >= 0:
             self._recording.log(WINDOW, size)

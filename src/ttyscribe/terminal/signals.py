@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which signals to the process that stands for a shell concern the shell.
+
+The native waiter has the same list (launcher/waiting.h).
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+else:
+    import _signal as signal
+
+# Those that stop a process or that it ignores; those that tell of a fault of its own,
+# which must end us at once; and PIPE, which our own writing to the user's pipe raises.
+_OTHERS = {
+    signal.SIGKILL, signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU,
+    signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH,
+    signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGSYS,
+    signal.SIGTRAP, signal.SIGXFSZ, signal.SIGPIPE,
+}  # fmt: skip
+# By default they end a process.
+ENDING = tuple(sorted(signal.valid_signals() - _OTHERS))
+# The keyboard sends them to all of a terminal's foreground job.
+KEYBOARD = (signal.SIGINT, signal.SIGQUIT)
