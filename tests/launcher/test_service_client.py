@@ -392,3 +392,19 @@ def test_on_a_terminal_a_signal_ends_the_session_in_order(each_service: Service,
     assert termios.tcgetattr(theirs) == before
     os.close(theirs)
     os.close(outer)
+
+
+def test_a_shell_that_can_not_be_recorded_ends_even_if_it_ignores_the_hangup(
+    each_service: Service,
+) -> None:
+    script = b"trap '' HUP PIPE; echo ready; while sleep 0.02; do :; done"
+    process = each_service.start([b"-x", b"-c", script])
+    connection, _ = each_service.accept()
+    record(connection, [], b"/bin/bash", b"", b"ooo")
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    connection.send(wire.END)
+    assert connection.recv(wire.PACKET_MAX) == wire.pack(wire.ENDED, b"%d" % signal.SIGKILL)
+    connection.send(wire.DONE)
+    assert process.communicate(timeout=TIMEOUT) == (b"", b"")
+    assert process.returncode == -signal.SIGKILL

@@ -442,6 +442,24 @@ def test_outage_while_a_session_runs(machine: OwnMachine, ours: Side, on_outage:
     assert b"\n%d\r\n" % LINES in held
 
 
+def test_outage_ends_a_shell_without_a_terminal_that_ignores_its_hangup(
+    machine: OwnMachine, ours: Side
+) -> None:
+    assert ours.values is not None
+    more = {"writer": "journal", "on_outage": "end", "spool": {"limit": 1 << 20, "sync": "none"}}
+    machine.configure({**ours.values, **more})
+    script = f"trap '' HUP PIPE; echo ready; read x; seq {LINES}; exec sleep 3003"
+    with machine.journald() as daemon:
+        process = ours.start("-c", script, stdin=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        daemon.send_signal(signal.SIGKILL)
+        daemon.wait()
+        _, err = process.communicate(b"go\n", timeout=30)
+    assert b"ttyscribe: the session ends" in err
+    assert not machine.running("-c", script) and not machine.running("sleep", "3003")
+
+
 def journal(machine: OwnMachine) -> bytes:
     """The messages that the machine's journal holds of its newest recording."""
     subprocess.run(["journalctl", "--sync"], check=True)

@@ -21,7 +21,7 @@
 #include "system.h"
 
 enum { TERMIOS_SIZE = 60, PACKET_SIZE = 4096 };
-enum { WINDOW = 'W', SIGNAL = 'S', ENDED = 'X', DONE = 'D' }; // wire.py
+enum { WINDOW = 'W', SIGNAL = 'S', ENDED = 'X', END = 'K', DONE = 'D' }; // wire.py
 enum { NOT_YET = -1 };
 enum { SIGNALS = 64, OF_LIBC = 32 }; // the first two of real time a C library keeps to itself
 
@@ -80,6 +80,12 @@ static void complain(const char *line, size_t length)
     system_call(__NR_write, 2, (long)"\r\n", 2, 0, 0, 0);
 }
 
+static void set_ended(int now)
+{
+    status = now;
+    say(ENDED, now);
+}
+
 static void reap(void)
 {
     int now;
@@ -91,8 +97,7 @@ static void reap(void)
         send_to_shell(SIGCONT);
         return;
     }
-    status = now;
-    say(ENDED, now);
+    set_ended(now);
 }
 
 static void on_signal(int number)
@@ -118,21 +123,23 @@ static void tell_recorder_gone(void)
     complain(line, sizeof line - 1);
 }
 
-// Without its recorder nothing may go on: end the shell, if its terminal's hang-up has not.
-static void end_shell(void)
+// Nothing may go on unrecorded: end the shell, if its terminal's hang-up has not; what
+// wait4(2) tells of it.
+static int end_shell(void)
 {
-    tell_recorder_gone();
+    int now = 0;
     send_to_shell(SIGHUP);
     send_to_shell(SIGCONT);
     for (int i = 0; i < 100; i++) {
         struct timespec moment = {.tv_nsec = 10 * 1000 * 1000};
-        if (system_call(__NR_wait4, shell, 0, WNOHANG, 0, 0, 0))
-            return;
+        if (system_call(__NR_wait4, shell, (long)&now, WNOHANG, 0, 0, 0))
+            return now;
         system_call(__NR_nanosleep, (long)&moment, 0, 0, 0, 0, 0);
     }
     send_to_shell(SIGKILL);
-    while (system_call(__NR_wait4, shell, 0, 0, 0, 0, 0) == -EINTR)
+    while (system_call(__NR_wait4, shell, (long)&now, 0, 0, 0, 0) == -EINTR)
         ;
+    return now;
 }
 
 // Read a packet of the recorder's; whether the session is over.
@@ -147,9 +154,12 @@ static bool is_over(void)
             complain(packet + 1, (size_t)size - 1);
         return true;
     }
+    if (size > 0 && packet[0] == END && status == NOT_YET)
+        set_ended(end_shell());
     if (size > 0)
         return false;
     if (status == NOT_YET) {
+        tell_recorder_gone();
         end_shell();
     } else if (!told && WIFSIGNALED(status) && WTERMSIG(status) == SIGHUP) {
         // The pty went with its recorder, and the shell with the pty: that was seen first.
@@ -242,6 +252,7 @@ static int wait_for_shell(uint64_t set, const unsigned char *cooked)
         reap();
         wait_for_end(signals);
     } else {
+        tell_recorder_gone();
         end_shell();
     }
     restore(cooked);

@@ -246,7 +246,7 @@ class Session:
         """Hand the shell's side to the client, and pump until the shell has ended."""
         pump = Pump(ends, recording, hide_passwords=not self.values["log"]["passwords"])
         self._pump = pump
-        end = pump.hang_up if self.values["on_outage"] == "end" else None
+        end = self._end_for_outage if self.values["on_outage"] == "end" else None
         pump.on_freeze = Outage(recording, ends.terminal, self.fds[2], end)
         pump.watch(self.connection.fileno(), self._on_client)
         self.connection.setblocking(False)
@@ -320,6 +320,12 @@ class Session:
         self._pump.unwatch(self.connection.fileno())
         self._pump.hang_up()
         self._pump.shell_ended()
+
+    def _end_for_outage(self) -> None:
+        """What can't be recorded may not go on, hung up or not."""
+        self._pump.hang_up()
+        with contextlib.suppress(OSError):  # it is gone, or told by the connection's end
+            self.connection.send(wire.END)
 
     def _finish(self, recording: Log) -> None:
         """End the recording and tell the client that it may go.

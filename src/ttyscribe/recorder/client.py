@@ -21,7 +21,7 @@ from _struct import Struct
 from ttyscribe.errors import ServiceError, SpawnError, reason
 from ttyscribe.recorder import wire
 from ttyscribe.terminal.signals import ENDING, KEYBOARD
-from ttyscribe.terminal.spawn import Child, spawn, stands_apart
+from ttyscribe.terminal.spawn import Child, end_shell, spawn, stands_apart
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -251,6 +251,8 @@ class _Session:
             packet = self._socket.recv(wire.PACKET_MAX)
         except OSError:
             packet = b""
+        if packet[:1] == wire.END and self._status is None and self.pid:
+            self._set_ended(end_shell(self.pid))
         if packet[:1] == wire.DONE:
             if packet[1:]:
                 _complain(packet[1:])
@@ -260,7 +262,7 @@ class _Session:
         if self._status is None and self.pid:
             # Nothing may go on without its recorder.
             _complain(b"ttyscribe: the recorder is gone; the session ends")
-            _end(self.pid)
+            end_shell(self.pid)
         elif self._status == signal.SIGHUP and not self._ended_by:
             # The pty went with its recorder, and the shell with the pty: that was seen first.
             _complain(b"ttyscribe: the recorder is gone; the session ends")
@@ -292,8 +294,11 @@ class _Session:
         if pid and os.WIFSTOPPED(status):
             os.kill(self.pid, signal.SIGCONT)
         elif pid:
-            self._status = status
-            self.send(wire.pack(wire.ENDED, b"%d" % status))
+            self._set_ended(status)
+
+    def _set_ended(self, status: int) -> None:
+        self._status = status
+        self.send(wire.pack(wire.ENDED, b"%d" % status))
 
     def _outcome(self) -> tuple[int, int]:
         if self._ended_by:
@@ -325,23 +330,6 @@ def _childs(
         else:
             childs.append(fds[number] if what == wire.OWN else -1)
     return (childs[0], childs[1], childs[2]), slave
-
-
-def _end(pid: int) -> None:
-    """End the shell whose recorder is gone, if its terminal's hang-up has not."""
-    import time
-
-    for number in (signal.SIGHUP, signal.SIGCONT, signal.SIGKILL):
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            return
-        if number == signal.SIGCONT:
-            for _ in range(100):
-                if os.waitpid(pid, os.WNOHANG)[0]:
-                    return
-                time.sleep(0.01)
-    os.waitpid(pid, 0)
 
 
 def _complain(line: bytes) -> None:

@@ -21,6 +21,8 @@ without NULs, joined by NUL. Descriptors travel with the packet that names them.
     WINDOW                             the terminal has another size
     SIGNAL number                      the client was told to end
     ENDED wait-status                  the shell has ended
+                                       END                 nothing more can be recorded: end the
+                                                             shell (it was hung up)
                                        DONE line           all is delivered (line: a complaint)
 
 The end of the socket is the other side's death: for the service that is the
@@ -42,6 +44,7 @@ FAILED_START = b"F"
 WINDOW = b"W"
 SIGNAL = b"S"
 ENDED = b"X"
+END = b"K"
 DONE = b"D"
 
 # The largest packet, well below what a socket's buffer holds by default.

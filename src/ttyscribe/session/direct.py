@@ -11,7 +11,7 @@ from ttyscribe.session.outage import Outage
 from ttyscribe.session.pump import Pump
 from ttyscribe.terminal import RawMode, open_ends, spawn, window_of
 from ttyscribe.terminal.signals import ENDING, KEYBOARD
-from ttyscribe.terminal.spawn import stands_apart
+from ttyscribe.terminal.spawn import end_shell, stands_apart
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class _Direct:
     def run(self) -> Outcome:
         self._catch_signals()
         pump = self._pump = Pump(self._ends, self._recording, hide_passwords=self._hide_passwords)
-        end = self._end_for_outage if self._end_at_outage else None
+        end = self._end_at_once if self._end_at_outage else None
         pump.on_freeze = Outage(self._recording, self._ends.terminal, 2, end)
         pump.on_hang_up = self._forget_login
         pump.watch(self._wake, self._on_signal)
@@ -149,7 +149,7 @@ class _Direct:
             if not self._pid:
                 raise
             # A fault of ours ends the session: nothing goes on unrecorded.
-            pump.hang_up()
+            self._end_at_once()
             raise self._failed(error) from error
         finally:
             if self._raw is not None:
@@ -300,11 +300,12 @@ class _Direct:
             except ProcessLookupError:
                 pass
 
-    def _end_for_outage(self) -> None:
-        """What can't be recorded may not go on."""
+    def _end_at_once(self) -> None:
+        """What can't be recorded may not go on, hung up or not."""
         self._pump.hang_up()
-        if self._raw is None:
-            self._kill(signal.SIGHUP)
+        if self._wait_status is None:
+            self._wait_status = end_shell(self._pid)
+        self._pump.shell_ended()
 
 
 def die_by(number: int) -> NoReturn:

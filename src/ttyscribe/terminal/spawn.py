@@ -125,6 +125,24 @@ def stands_apart(pid: int) -> bool:
     return os.getsid(pid) != os.getsid(0)
 
 
+def end_shell(pid: int) -> int:
+    """End our child pid, which may not go on, and wait for it: what waitpid(2) tells of it.
+
+    SIGHUP is what a lost terminal sends it; it gets a second to end in order.
+    """
+    import time
+
+    for number in (signal.SIGHUP, signal.SIGCONT):
+        os.kill(pid, number)
+    for _ in range(100):
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return status
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGKILL)
+    return os.waitpid(pid, 0)[1]
+
+
 def _has_terminal() -> bool:
     """Whether we have a controlling terminal."""
     try:
