@@ -214,6 +214,24 @@ def test_a_login_through_a_server_started_by_hand_in_a_recorded_terminal_is_reco
     assert decision() == "recorded"
 
 
+def test_a_login_on_a_terminal_that_another_user_relays_is_recorded(scene: Scene) -> None:
+    """Such a relay may keep to itself what it gets."""
+    command, decision = scene.login()
+    relay = scene.base / "relay.py"
+    relay.write_text(
+        "import os, pty, sys, tty\n"
+        "tty.setraw(0)\n"
+        "read, write = os.pipe()\n"
+        "pid, master = pty.fork()\n"
+        "if not pid: os.read(read, 1), os.execvp(sys.argv[1], sys.argv[1:])\n"
+        "os.setresuid(65534, 65534, 65534)\n"
+        "os.write(write, b'x')\n"
+        "os.waitpid(pid, 0)\n"
+    )
+    scene.record(sys.executable, str(relay), *command)
+    assert decision() == "recorded"
+
+
 def test_a_killed_recorder_leaves_no_lock(scene: Scene) -> None:
     """And the next recorder of that terminal's number takes its entry away."""
     recorder = scene.record("sleep", "60")

@@ -172,6 +172,30 @@ def test_the_terminal_has_its_mode_back_after_the_session(
         assert after[3] & termios.ECHO and after[3] & termios.ICANON
 
 
+@pytest.fixture
+def sudoers(user: User) -> Iterator[Path]:
+    """The user may become any other, each on a terminal of sudo's own."""
+    path = Path("/etc/sudoers.d/ttyscribe-test")
+    path.write_text(f"Defaults:{user.name} use_pty\n{user.name} ALL=(ALL) NOPASSWD: ALL\n")
+    path.chmod(0o440)
+    yield path
+    path.unlink()
+
+
+def test_sudo_with_a_terminal_of_its_own_is_recorded_once(
+    machine: Machine, service: subprocess.Popen[bytes], user: User, other: User, sudoers: Path
+) -> None:
+    with Login(user) as login:
+        inner = login.run("tty").strip()
+        seen = login.run(f"sudo -u {other.name} -i sh -c 'id -un; tty'")
+        login.exit()
+    name, terminal = seen.split()
+    assert name == other.name
+    assert terminal.startswith("/dev/pts/") and terminal != inner
+    (shown,) = outputs(machine.messages()).values()
+    assert terminal.encode() in shown
+
+
 def test_su_without_a_terminal_keeps_output_and_errors_apart(
     machine: Machine, service: subprocess.Popen[bytes], user: User
 ) -> None:

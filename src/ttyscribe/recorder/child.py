@@ -178,15 +178,14 @@ class Session:
         login = os.fsdecode(self.hello.environ.get(b"LOGNAME", b""))
         decision = policy.for_login(values, self._loaded.origin, self.peer.uid, login=login)
         self._warn(decision.warnings)
-        # What was needed to read the rules is needed no more.
+        lock = None
+        if decision.recorded:
+            lock = acquire(values["lock"], recording_id(self.peer.pid), pid=self.peer.pid)
+        # What was needed to read the rules, and to look at the terminals that the login
+        # may be shown on, is needed no more.
         privileges.keep(privileges.FOR_SESSION)
-        if not decision.recorded:
-            self._say(wire.BARE, os.fsencode(values["shell"]))
-            return
-        rec = recording_id(self.peer.pid)
-        lock = acquire(values["lock"], rec, pid=self.peer.pid)
         if lock is None:
-            # The terminal's own recording has all that the shell will show on it.
+            # Or the terminal's own recording has all that the shell will show on it.
             self._say(wire.BARE, os.fsencode(values["shell"]))
             return
         # A name that could not be looked up is not asked for again.

@@ -16,7 +16,9 @@ USER = "ttyscribe"
 # linux/capability.h
 CAP_CHOWN = 0  # give the pty to the user, and take and give back the outer terminal
 CAP_FOWNER = 3  # set the outer terminal's mode when it is the user's again
-CAP_DAC_READ_SEARCH = 2  # read SSSD's rules (0600 root) until the policy is decided
+# Until it is decided whether a session is recorded: read SSSD's rules (0600 root), and open
+# the terminal (0620) that sudo or su shows its own on.
+CAP_DAC_READ_SEARCH = 2
 FOR_SETUP = (CAP_CHOWN, CAP_FOWNER, CAP_DAC_READ_SEARCH)
 FOR_SESSION = (CAP_CHOWN, CAP_FOWNER)
 

@@ -8,8 +8,9 @@ recorded terminal, and starts bare, if
 2. the program that its own terminal leads to shows it on such a pty: the parent
    of its session's leader was handed the pty (a tmux server whose client is
    attached there: it has the pty open, beyond the standard descriptors a daemon
-   inherits), or has it as its controlling terminal, in the foreground and in raw
-   mode (script, sudo and su with a pty of their own). A chain of these counts.
+   inherits), or is root's or our own and has it as its controlling terminal, in the
+   foreground and in raw mode (script, sudo and su with a pty of their own). A chain
+   of these counts.
 
 All else is recorded, so what can't be told (another user's process) is at worst
 recorded twice: a pane opened while no recorded terminal is attached to its tmux
@@ -302,6 +303,9 @@ def _is_within(registry: _Registry, pid: int) -> bool:
                 return True
         pid = leader.parent
         if not (relay.terminal and relay.group == relay.foreground and _is_raw(pid, relay)):
+            return False
+        # Another user's may show it or not, however raw its terminal is.
+        if owner not in (0, os.geteuid()):
             return False
     return False
 
