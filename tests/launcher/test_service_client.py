@@ -408,3 +408,25 @@ def test_a_shell_that_can_not_be_recorded_ends_even_if_it_ignores_the_hangup(
     connection.send(wire.DONE)
     assert process.communicate(timeout=TIMEOUT) == (b"", b"")
     assert process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_the_terminal_that_sshd_named_is_the_one_that_the_shell_gets(
+    each_service: Service, other: bool
+) -> None:
+    outer, theirs = os.openpty()
+    inner, slave = os.openpty()
+    name, given = os.ttyname(theirs).encode(), os.ttyname(slave).encode()
+    process = each_service.start(
+        [b"-x", b"-c", b"echo $SSH_TTY"], {b"SSH_TTY": name + b"1" if other else name},
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+    )  # fmt: skip
+    connection, _ = each_service.accept()
+    record(connection, [slave] * 3, b"/bin/bash", b"", b"ppp")
+    assert os.read(inner, 100) == (name + b"1" if other else given) + b"\r\n"
+    while connection.recv(wire.PACKET_MAX) == wire.WINDOW:
+        pass
+    connection.send(wire.DONE)
+    assert process.wait(TIMEOUT) == 0
+    for fd in (outer, theirs, inner, slave):
+        os.close(fd)

@@ -95,6 +95,7 @@ COMMANDS = {
     "locale": "locale 2>&1; LC_ALL=de_DE.ISO-8859-1 printf 'x\\344\\n'",
     "replaced": "exec sh -c 'exit 5'",
     "utmp": "who am i",
+    "name of the terminal": '[ "$SSH_TTY" = "$(tty)" ] && echo the same; echo shown >$SSH_TTY',
 }
 SIGNALS = ("TERM", "KILL", "HUP", "INT", "QUIT", "PIPE", "USR1", "SEGV", "XFSZ", "RTMIN")
 COMMANDS |= {f"kill -{name}": f"echo before; kill -{name} $$; echo after" for name in SIGNALS}
@@ -143,7 +144,7 @@ ON_A_TERMINAL = [
     "umask, folder, nice", "limits", "status", "signals", "signals of a child", "descriptors",
     "access modes", "session and group", "signal to the group", "signal to its group",
     "signal to the parent's child", "many lines", "bytes", "replaced", "kill -TERM", "kill -KILL",
-    "kill -HUP", "kill -INT", "utmp",
+    "kill -HUP", "kill -INT", "utmp", "name of the terminal",
 ]  # fmt: skip
 
 

@@ -22,6 +22,7 @@
 #define SERVICE_SOCKET "/run/ttyscribe/recorder.sock"
 #endif
 #define OURSELVES "ttyscribe: "
+#define SSH_TTY "SSH_TTY="
 #define SHELL_VARIABLE "TLOG_REC_SESSION_SHELL="
 // session/skip.py, ADDED
 #define FOR_PROGRAM "PYTHONNOUSERSITE="
@@ -554,6 +555,38 @@ static long start(const struct program *program, const struct answer *answer, co
     return pid;
 }
 
+// The name of a terminal, or "" for none of at most this length.
+static const char *name_of(int fd, char *name, size_t size)
+{
+    // A descriptor of ours has few digits.
+    char path[] = "/proc/self/fd/\0\0\0\0\0\0\0\0\0\0";
+    char digits[10];
+    size_t n = 0, end = strlen(path);
+    do
+        digits[n++] = (char)('0' + fd % 10);
+    while (fd /= 10);
+    while (n)
+        path[end++] = digits[--n];
+    long n_read = system_call(__NR_readlinkat, AT_FDCWD, (long)path, (long)name, (long)size - 1,
+                              0, 0);
+    name[n_read > 0 ? n_read : 0] = 0;
+    return name;
+}
+
+// Where sshd named the terminal to the shell, name the one that it gets: as name_terminal in
+// terminal/spawn.py.
+static void name_terminal(char **environment, int inner)
+{
+    static char named[64] = SSH_TTY;
+    char outer[64];
+    for (; inner >= 0 && *environment; environment++)
+        if (begins(*environment, SSH_TTY, false)
+            && *name_of(terminal, outer, sizeof outer)
+            && begins(*environment + strlen(SSH_TTY), outer, true)
+            && *name_of(inner, named + strlen(SSH_TTY), sizeof named - strlen(SSH_TTY)))
+            *environment = named;
+}
+
 // ---- What the service may want
 
 // Which of what was passed is the pty's slave, -1 for none; -2 for a layout that is none.
@@ -601,6 +634,7 @@ static int run_recorded(const struct login *login, const struct answer *answer, 
         if (!program.environment)
             return TO_PYTHON;
     }
+    name_terminal(program.environment, slave);
     // The terminal's own mode turns the line ends into its own.
     if (*fields[1] && is_terminal(0) && is_terminal(1))
         system_call(__NR_write, 1, (long)fields[1], (long)strlen(fields[1]), 0, 0, 0);

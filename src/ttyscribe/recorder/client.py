@@ -21,7 +21,7 @@ from _struct import Struct
 from ttyscribe.errors import ServiceError, SpawnError, reason
 from ttyscribe.recorder import wire
 from ttyscribe.terminal.signals import ENDING, KEYBOARD
-from ttyscribe.terminal.spawn import Child, end_shell, spawn, stands_apart
+from ttyscribe.terminal.spawn import Child, end_shell, name_terminal, spawn, stands_apart
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -150,6 +150,7 @@ def run_recorded(
 
             session.raw = RawMode(terminal)
             session.raw.enter()
+        name_terminal(shell, terminal, slave)
         session.pid = spawn(shell, childs, slave)
         for fd in answer.fds:
             os.close(fd)

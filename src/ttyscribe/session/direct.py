@@ -11,7 +11,7 @@ from ttyscribe.session.outage import Outage
 from ttyscribe.session.pump import Pump
 from ttyscribe.terminal import RawMode, open_ends, spawn, window_of
 from ttyscribe.terminal.signals import ENDING, KEYBOARD
-from ttyscribe.terminal.spawn import end_shell, stands_apart
+from ttyscribe.terminal.spawn import end_shell, name_terminal, stands_apart
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -138,6 +138,7 @@ class _Direct:
             if self._raw is not None:
                 self._raw.enter()
             slave = self._ends.slave
+            name_terminal(self._child, self._ends.terminal, slave)
             try:
                 self._pid = spawn(self._child, _three(self._ends.child), slave)
             except SpawnError as error:

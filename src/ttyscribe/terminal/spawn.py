@@ -81,6 +81,18 @@ def spawn(child: Child, fds: tuple[int, int, int], terminal: int) -> int:
     return pid
 
 
+def name_terminal(child: Child, outer: int, inner: int) -> None:
+    """Where sshd named the terminal outer to the child, name the one that it gets, inner."""
+    given = child.environ.get(b"SSH_TTY")
+    if given is None or inner < 0:
+        return
+    try:
+        if given == os.fsencode(os.ttyname(outer)):
+            child.environ[b"SSH_TTY"] = os.fsencode(os.ttyname(inner))
+    except OSError:
+        pass  # a terminal without a name here
+
+
 def exec_shell(child: Child) -> NoReturn:
     """Become child on the descriptors that we have. Raises SpawnError if that can't be."""
     try:
