@@ -11,10 +11,12 @@ import socket
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.driving import wait_until
 
 from ttyscribe.recorder import wire
 
@@ -430,3 +432,48 @@ def test_the_terminal_that_sshd_named_is_the_one_that_the_shell_gets(
     assert process.wait(TIMEOUT) == 0
     for fd in (outer, theirs, inner, slave):
         os.close(fd)
+
+
+def test_a_shell_that_suspends_itself_suspends_the_session(each_service: Service) -> None:
+    outer, theirs = os.openpty()
+    inner, slave = os.openpty()
+    before = termios.tcgetattr(theirs)
+    process = each_service.start(
+        [b"-x", b"-c", b"kill -STOP $$; echo back"], stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    connection, _ = each_service.accept()
+    record(connection, [slave] * 3, b"/bin/bash", b"", b"ppp")
+    while (packet := connection.recv(wire.PACKET_MAX)) == wire.WINDOW:
+        pass
+    # The recorder reads the keyboard until it says that it does not.
+    assert packet == wire.STOPPED
+    assert termios.tcgetattr(theirs) != before
+    connection.send(wire.HELD)
+    _, status = os.waitpid(process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    assert termios.tcgetattr(theirs) == before
+    process.send_signal(signal.SIGCONT)
+    assert os.read(inner, 100) == b"back\r\n"
+    assert termios.tcgetattr(theirs) != before
+    packets = [connection.recv(wire.PACKET_MAX) for _ in range(3)]
+    assert packets == [wire.RESUMED, wire.WINDOW, wire.pack(wire.ENDED, b"0")]
+    connection.send(wire.DONE)
+    assert process.wait(TIMEOUT) == 0
+    for fd in (outer, theirs, inner, slave):
+        os.close(fd)
+
+
+def test_without_a_terminal_a_stopped_shell_stays_so(each_service: Service) -> None:
+    process = each_service.start([b"-x", b"-c", b"echo $$; kill -STOP $$; echo back"])
+    connection, _ = each_service.accept()
+    record(connection, [], b"/bin/bash", b"", b"ooo")
+    assert process.stdout is not None
+    state = Path(f"/proc/{int(process.stdout.readline())}/stat")
+    wait_until(lambda: b") T " in state.read_bytes(), "it does not stop")
+    time.sleep(0.2)
+    assert b") T " in state.read_bytes()
+    process.send_signal(signal.SIGCONT)
+    assert process.stdout.readline() == b"back\n"
+    assert connection.recv(wire.PACKET_MAX) == wire.pack(wire.ENDED, b"0")
+    connection.send(wire.DONE)
+    assert process.wait(TIMEOUT) == 0

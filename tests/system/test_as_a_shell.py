@@ -375,6 +375,36 @@ def test_keyboard_signals_reach_the_foreground_job(bash: Side, ours: Side) -> No
     assert not ours.machine.running("sleep")
 
 
+def test_a_shell_under_su_suspends_to_the_shell_it_came_from(bash: Side, ours: Side) -> None:
+    def session(side: Side) -> Result:
+        side.enter()
+        env = {"PATH": PATH + ":/usr/sbin:/sbin", "TERM": "xterm", "PS1": "root# "}
+        with Terminal(["bash", "--norc", "-i"], env=env) as terminal:
+            terminal.expect(rb"root# ")
+            terminal.line(f"su {USER}")
+            terminal.expect(rb"ready\$ ")
+            for _ in range(2):
+                terminal.line("suspend")
+                terminal.expect(rb"Stopped.*root# ")
+                # Each key is the outer shell's.
+                for word in ("id -un", "stty -a | grep -o ' echo '", "jobs"):
+                    terminal.line(word)
+                    terminal.expect(rb"root# ")
+                terminal.line("fg")
+                terminal.expect(rb"su \S+\r\n.*ready\$ ")
+                terminal.line("id -un; stty size")
+                terminal.expect(rb"\d+ \d+\r\n.*ready\$ ")
+            terminal.line("exit 4")
+            terminal.expect(rb"root# ")
+            terminal.line("echo status $?")
+            terminal.expect(rb"status 4\r\n")
+        # What the line editors draw aside.
+        shown = [line for line in screen(terminal).split(b"\r\n") if line and b"\x1b" not in line]
+        return Result(b"\n".join(shown), b"", 0)
+
+    compared(bash, ours, session)
+
+
 def test_login_on_a_terminal(bash: Side, ours: Side) -> None:
     def session(side: Side) -> Result:
         argv = ["setsid", "-c", "-w", "login", "-f", USER]

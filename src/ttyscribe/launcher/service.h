@@ -477,10 +477,10 @@ static bool has_terminal(void)
 }
 
 // As RawMode in terminal/raw.py.
-static bool make_raw(const unsigned char *cooked)
+static bool make_raw(const unsigned char *mode)
 {
     struct termios raw;
-    memcpy(&raw, cooked, sizeof raw);
+    memcpy(&raw, mode, sizeof raw);
     raw.c_iflag &= ~(tcflag_t)(IGNBRK | BRKINT | PARMRK | ISTRIP | INLCR | IGNCR | ICRNL | IXON);
     raw.c_oflag &= ~(tcflag_t)OPOST;
     raw.c_lflag &= ~(tcflag_t)(ECHO | ECHONL | ICANON | ISIG | IEXTEN);
@@ -612,12 +612,13 @@ static int find_slave(const struct answer *answer, const char *layout)
 
 static int run_recorded(const struct login *login, const struct answer *answer, const char **note)
 {
-    static _Alignas(struct termios) unsigned char cooked[TERMIOS_SIZE];
+    static _Alignas(struct termios) unsigned char mode[TERMIOS_SIZE];
     struct program program;
     char **fields = answer->fields;
     *note = "the recorder service gives an answer that is none; restart it";
     if (answer->count < 3 || answer->count == 4 || fields[0][0] != '/')
         return TO_PYTHON;
+    cooked = mode;
     terminal = -1;
     for (int fd = 2; fd >= 0; fd--)
         if (is_terminal(fd))
@@ -645,8 +646,8 @@ static int run_recorded(const struct login *login, const struct answer *answer, 
     long pid = -EIO;
     int why = 0;
     if (terminal < 0
-        || (system_call(__NR_ioctl, terminal, TCGETS, (long)cooked, 0, 0, 0) == 0
-            && make_raw(cooked))) {
+        || (system_call(__NR_ioctl, terminal, TCGETS, (long)mode, 0, 0, 0) == 0
+            && make_raw(mode))) {
         *note = "no process or memory is left to start the shell; try again later";
         pid = start(&program, answer, fields[2], slave, before, &why);
     }
@@ -656,7 +657,7 @@ static int run_recorded(const struct login *login, const struct answer *answer, 
         shell = pid;
         // What ps shows, as of the waiter that the Python client becomes.
         system_call(__NR_prctl, PR_SET_NAME, (long)"ttyscribe-wait", 0, 0, 0, 0);
-        return wait_for_shell(set, cooked);
+        return wait_for_shell(set);
     }
     if (pid == 0) {
         say(FAILED_START, why == ENOENT || why == ENOTDIR ? NOT_FOUND : NOT_EXECUTABLE);
@@ -665,7 +666,7 @@ static int run_recorded(const struct login *login, const struct answer *answer, 
         while (!is_over())
             ;
     }
-    restore(cooked);
+    restore();
     system_call(__NR_rt_sigprocmask, SIG_SETMASK, (long)&before, 0, sizeof before, 0, 0);
     return pid == 0 ? tell_not_started(program.path, why) : TO_PYTHON;
 }

@@ -55,18 +55,19 @@ static bool unhex(const char *text, unsigned char *bytes)
 int main(int argc, char **argv, char **environment)
 {
     (void)environment;
-    static unsigned char cooked[TERMIOS_SIZE];
+    static unsigned char mode[TERMIOS_SIZE];
     system_call(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0, 0);
     if (argc == 5) {
         recorder = parse(argv[1]);
         shell = parse(argv[2]);
         terminal = parse(argv[3]);
     }
-    if (argc != 5 || recorder < 0 || shell < 1 || (terminal >= 0 && !unhex(argv[4], cooked))) {
+    if (argc != 5 || recorder < 0 || shell < 1 || (terminal >= 0 && !unhex(argv[4], mode))) {
         static const char line[] = "ttyscribe-wait: is started by ttyscribe-rec-session only";
         complain(line, sizeof line - 1);
         return USAGE;
     }
+    cooked = mode;
     uint64_t before;
-    return wait_for_shell(watch(&before), cooked);
+    return wait_for_shell(watch(&before));
 }

@@ -2,7 +2,7 @@
 // Waiting for a shell that runs under the recorder service: what service.h and wait.c share.
 //
 // It does what _Session.wait in recorder/client.py does (what passes on the socket:
-// recorder/wire.py). Set recorder, terminal and shell, then call wait_for_shell().
+// recorder/wire.py). Set recorder, terminal, cooked and shell, then call wait_for_shell().
 
 #include <errno.h>
 #include <linux/prctl.h>
@@ -21,12 +21,14 @@
 #include "system.h"
 
 enum { TERMIOS_SIZE = 60, PACKET_SIZE = 4096 };
-enum { WINDOW = 'W', SIGNAL = 'S', ENDED = 'X', END = 'K', DONE = 'D' }; // wire.py
+enum { WINDOW = 'W', SIGNAL = 'S', STOPPED = 'T', HELD = 'P', RESUMED = 'C' }; // wire.py
+enum { ENDED = 'X', END = 'K', DONE = 'D' };
 enum { NOT_YET = -1 };
 enum { SIGNALS = 64, OF_LIBC = 32 }; // the first two of real time a C library keeps to itself
 
 static int recorder; // the connection
 static int terminal; // the user's terminal, in raw mode; -1 if there is none
+static const unsigned char *cooked; // its own mode, as TCGETS gave it
 static long shell;   // its pid
 static int status = NOT_YET; // of wait4(2)
 static int told;             // the signal that told us to end
@@ -52,6 +54,13 @@ static bool stands_apart(void)
 {
     return system_call(__NR_getsid, shell, 0, 0, 0, 0, 0)
            != system_call(__NR_getsid, 0, 0, 0, 0, 0, 0);
+}
+
+// Whether our parent has our session, so that it may see us stop, and wake us.
+static bool parent_is_near(void)
+{
+    return system_call(__NR_getsid, system_call(__NR_getppid, 0, 0, 0, 0, 0, 0), 0, 0, 0, 0, 0)
+           == system_call(__NR_getsid, 0, 0, 0, 0, 0, 0);
 }
 
 static void send_to_shell(int number)
@@ -93,11 +102,34 @@ static void reap(void)
         return;
     if (system_call(__NR_wait4, shell, (long)&now, WNOHANG | WUNTRACED, 0, 0, 0) != shell)
         return;
-    if (WIFSTOPPED(now)) {
+    if (!WIFSTOPPED(now))
+        set_ended(now);
+    // Without a terminal it stays so until it is sent a CONT, as it would alone.
+    else if (terminal >= 0 && parent_is_near())
+        say(STOPPED, -1);
+    else if (terminal >= 0)
         send_to_shell(SIGCONT);
-        return;
+}
+
+static void restore(void)
+{
+    // The change of mode waits for what is still to be shown.
+    if (terminal >= 0)
+        system_call(__NR_ioctl, terminal, TCSETSW, (long)cooked, 0, 0, 0);
+}
+
+// Stop as the shell did: whoever started us has the terminal until we go on.
+static void stop(void)
+{
+    unsigned char raw[TERMIOS_SIZE];
+    if (status == NOT_YET && system_call(__NR_ioctl, terminal, TCGETS, (long)raw, 0, 0, 0) == 0) {
+        restore();
+        system_call(__NR_kill, system_call(__NR_getpid, 0, 0, 0, 0, 0, 0), SIGSTOP, 0, 0, 0, 0);
+        system_call(__NR_ioctl, terminal, TCSETS, (long)raw, 0, 0, 0);
+        send_to_shell(SIGCONT);
     }
-    set_ended(now);
+    say(RESUMED, -1);
+    say(WINDOW, -1);
 }
 
 static void on_signal(int number)
@@ -154,6 +186,8 @@ static bool is_over(void)
             complain(packet + 1, (size_t)size - 1);
         return true;
     }
+    if (size > 0 && packet[0] == HELD)
+        stop();
     if (size > 0 && packet[0] == END && status == NOT_YET)
         set_ended(end_shell());
     if (size > 0)
@@ -214,13 +248,6 @@ static uint64_t watch(uint64_t *before)
     return set;
 }
 
-static void restore(const unsigned char *cooked)
-{
-    // The change of mode waits for what is still to be shown.
-    if (terminal >= 0)
-        system_call(__NR_ioctl, terminal, TCSETSW, (long)cooked, 0, 0, 0);
-}
-
 // End as the shell did, by the same signal, or by the one that told us to.
 static int outcome(uint64_t set)
 {
@@ -240,8 +267,8 @@ static int outcome(uint64_t set)
 }
 
 // Wait for the shell and for its recorder to be done, and end as the shell did: set is
-// what watch() gave, cooked the terminal's own mode.
-static int wait_for_shell(uint64_t set, const unsigned char *cooked)
+// what watch() gave.
+static int wait_for_shell(uint64_t set)
 {
     int signals = (int)system_call(__NR_signalfd4, -1, (long)&set, sizeof set,
                                    SFD_CLOEXEC | SFD_NONBLOCK, 0, 0);
@@ -255,6 +282,6 @@ static int wait_for_shell(uint64_t set, const unsigned char *cooked)
         tell_recorder_gone();
         end_shell();
     }
-    restore(cooked);
+    restore();
     return outcome(set);
 }

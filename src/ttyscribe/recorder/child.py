@@ -300,6 +300,12 @@ class Session:
         try:
             if kind == wire.WINDOW:
                 self._pump.resize()
+            elif kind == wire.STOPPED:
+                self._pump.hold_keyboard(True)
+                with contextlib.suppress(OSError):  # its end is seen when it is read
+                    self.connection.send(wire.HELD)
+            elif kind == wire.RESUMED:
+                self._pump.hold_keyboard(False)
             elif kind == wire.ENDED:
                 self._ended = Outcome.of(int(fields[0]))
                 self._pump.shell_ended()

@@ -252,6 +252,8 @@ class _Session:
             packet = self._socket.recv(wire.PACKET_MAX)
         except OSError:
             packet = b""
+        if packet[:1] == wire.HELD:
+            self._stop()
         if packet[:1] == wire.END and self._status is None and self.pid:
             self._set_ended(end_shell(self.pid))
         if packet[:1] == wire.DONE:
@@ -293,9 +295,24 @@ class _Session:
             return
         pid, status = os.waitpid(self.pid, os.WNOHANG | os.WUNTRACED)
         if pid and os.WIFSTOPPED(status):
-            os.kill(self.pid, signal.SIGCONT)
+            # Without a terminal it stays so until it is sent a CONT, as it would alone.
+            if self.raw is not None and os.getsid(os.getppid()) == os.getsid(0):
+                self.send(wire.STOPPED)
+            elif self.raw is not None:
+                # Nobody is there to wake us.
+                os.kill(self.pid, signal.SIGCONT)
         elif pid:
             self._set_ended(status)
+
+    def _stop(self) -> None:
+        """Stop as the shell did: whoever started us has the terminal until we go on."""
+        if self._status is None and self.raw is not None:
+            self.raw.leave()
+            os.kill(os.getpid(), signal.SIGSTOP)
+            self.raw.enter()
+            os.kill(self.pid, signal.SIGCONT)
+        self.send(wire.RESUMED)
+        self.send(wire.WINDOW)
 
     def _set_ended(self, status: int) -> None:
         self._status = status

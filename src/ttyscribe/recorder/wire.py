@@ -20,6 +20,9 @@ without NULs, joined by NUL. Descriptors travel with the packet that names them.
     FAILED_START status                the shell could not be started
     WINDOW                             the terminal has another size
     SIGNAL number                      the client was told to end
+    STOPPED                            the shell has suspended itself
+                                       HELD          the keyboard is not read: stop as well
+    RESUMED                            both go on
     ENDED wait-status                  the shell has ended
                                        END                 nothing more can be recorded: end the
                                                              shell (it was hung up)
@@ -43,6 +46,9 @@ OTHER_VERSION = b"V"
 FAILED_START = b"F"
 WINDOW = b"W"
 SIGNAL = b"S"
+STOPPED = b"T"
+HELD = b"P"
+RESUMED = b"C"
 ENDED = b"X"
 END = b"K"
 DONE = b"D"

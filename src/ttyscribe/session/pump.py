@@ -66,6 +66,7 @@ class Pump:
         self._ended = False
         self._hung_up_at: int | None = None
         self._frozen = False
+        self._keyboard_held = False
         self.on_freeze: Callable[[bool], None] = _ignore
         # Called while the pty is still there.
         self.on_hang_up: Callable[[], None] = _nothing
@@ -102,6 +103,12 @@ class Pump:
         if size is not None and self._ends.master >= 0:
             self._recording.log(WINDOW, size)
             copy_window(self._ends.terminal, self._ends.master)
+
+    def hold_keyboard(self, held: bool) -> None:
+        """Leave what is typed to whoever has the user's terminal meanwhile, or read it again."""
+        self._keyboard_held = held
+        for relay in self._inputs:
+            self._listen(relay)
 
     def shell_ended(self) -> None:
         """The shell is gone; what it wrote is still to be delivered."""
@@ -245,7 +252,8 @@ class Pump:
         """Poll the source, or not while it has to wait."""
         if not relay.open:
             return
-        if relay.paused or self._frozen:
+        held = self._keyboard_held and relay.kind == INPUT
+        if relay.paused or self._frozen or held:
             try:
                 self._poll.unregister(relay.fd)
             except KeyError:
