@@ -151,6 +151,7 @@ def test_event_without_room_waits_and_comes_in_its_order(tmp_path: Path) -> None
     assert spool.holds
     first = [len(frame[2]) for frame in spool.read_back(1 << 20)]
     spool.checkpoint(STATE, 0, 0)
+    spool.tick(1)
     assert not spool.holds
     assert first + [len(frame[2]) for frame in spool.read_back(1 << 20)] == sizes
     spool.remove()

@@ -356,6 +356,68 @@ def test_spool_on_a_full_disk_freezes_the_terminal_too(tmp_path: Path, text: Pat
         assert recorded(tlog) == text.read_bytes().replace(b"\n", b"\r\n")
 
 
+@pytest.mark.parametrize("size", ["8k", "24k", "100k", "160k", "300k"])
+def test_recorder_killed_while_its_spools_disk_is_full_has_shown_nothing_unrecorded(
+    tmp_path: Path, text: Path, size: str
+) -> None:
+    with full_disk(tmp_path / "target", "8k") as target, full_disk(tmp_path / "disk", size) as disk:
+        tlog, folder = target.folder / "a.tlog", disk.folder / "spool"
+        recorder = into_file(tlog, folder, ["/bin/cat", str(text)], queue_limit=20_000)
+        recorder.expect(b"ttyscribe: the terminal waits")
+        recorder.expect(b"the spool is full: No space left on device")
+        target.enlarge()
+        check_killed(recorder, folder, tlog)
+
+
+def test_small_disk_of_the_spool_is_enough_while_the_writer_works(
+    tmp_path: Path, text: Path
+) -> None:
+    with full_disk(tmp_path / "disk", "128k") as disk:
+        tlog, folder = tmp_path / "a.tlog", disk.folder / "spool"
+        recorder = into_file(tlog, folder, ["/bin/cat", str(text)])
+        recorder.finish()
+        assert recorder.seen == recorded(tlog) == text.read_bytes().replace(b"\n", b"\r\n")
+
+
+def test_idle_sessions_spools_disk_that_fills_up_keeps_back_what_comes_then(
+    tmp_path: Path, text: Path
+) -> None:
+    with full_disk(tmp_path / "disk") as disk:
+        tlog, folder = tmp_path / "a.tlog", disk.folder / "spool"
+        recorder = into_file(tlog, folder, SHELL)
+        recorder.shell()
+        recorder.line("echo be''fore")
+        recorder.expect(b"before")
+        wait_until(lambda: b"before" in tlog.read_bytes(), "the message")
+        disk.fill()
+        recorder.line(f"cat {text}")
+        recorder.expect(b"ttyscribe: the terminal waits")
+        check_killed(recorder, folder, tlog)
+
+
+def check_killed(recorder: Recorder, folder: Path, tlog: Path) -> None:
+    """Kill a recorder that waits: what the terminal received before is in the recording."""
+    recorder.kill()
+    seen = recorder.seen.partition(b"\r\nttyscribe: the terminal waits")[0]
+    assert all(one.state == WRITTEN for one in recover(str(folder)))
+    kept = recorded(tlog)
+    assert kept.startswith(seen), f"{len(seen)} seen, {len(kept)} kept"
+
+
+def test_session_goes_on_where_it_waited_when_its_spools_disk_has_room(
+    tmp_path: Path, text: Path
+) -> None:
+    with full_disk(tmp_path / "disk", "64k") as disk:
+        tlog, folder = tmp_path / "a.tlog", disk.folder / "spool"
+        recorder = into_file(tlog, folder, ["/bin/cat", str(text)])
+        recorder.expect(b"ttyscribe: the terminal waits")
+        disk.enlarge()
+        recorder.finish()
+        assert b"ttyscribe: the recording goes on" in recorder.seen
+        assert recorded(tlog) == text.read_bytes().replace(b"\n", b"\r\n")
+        assert list(folder.iterdir()) == []
+
+
 # journald and syslog.
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pump: moves bytes between the user's side and the shell's, recording them on the way.
 
-The order is always capture, log, deliver: what the user saw is in the log.
+The order is always capture, log, deliver: what the user saw is in the log. What the
+recording could not keep on disk is withheld, and nothing more is read until it is kept.
 Five things can happen: a source has data, a sink takes data again, something
 that is watched reports (signals, the shell's end), the recording has something
 due, and the shell is gone and all it wrote is delivered.
@@ -38,6 +39,8 @@ _SHORT = 1024
 _LAG = 131072
 # After a hang-up the shell has this long to end.
 _HANGUP_GRACE = 5_000_000_000
+# When the shell has ended, a recording that can't be written is waited for no longer.
+_FROZEN_GRACE = 60_000_000_000
 
 _LFLAG = 3
 _PROMPT = termios.ECHO | termios.ICANON
@@ -64,9 +67,11 @@ class Pump:
         self._outputs: list[_Relay] = []
         self._inputs: list[_Relay] = []
         self._ended = False
+        self._withheld: list[_Relay] = []
         self._hung_up_at: int | None = None
         self._frozen = False
         self._keyboard_held = False
+        self._frozen_at = 0
         self.on_freeze: Callable[[bool], None] = _ignore
         # Called while the pty is still there.
         self.on_hang_up: Callable[[], None] = _nothing
@@ -147,7 +152,7 @@ class Pump:
         return {
             relay.sink.user_fd
             for relay in self._outputs
-            if (relay.open or relay.sink.pending) and relay.fd != self._ends.master
+            if (relay.open or relay.waiting) and relay.fd != self._ends.master
         }
 
     def run_rest(self, release: Callable[[set[int]], None] | None = None) -> None:
@@ -160,7 +165,7 @@ class Pump:
             if relay.kind == INPUT or relay.fd == self._ends.master:
                 self._close(relay)
         used: set[int] | None = None
-        while any(relay.open or relay.sink.pending for relay in self._outputs):
+        while any(relay.open or relay.waiting for relay in self._outputs):
             if release is not None and used != self.delivering():
                 used = self.delivering()
                 release(used)
@@ -177,24 +182,34 @@ class Pump:
             if handler is not None:
                 handler(ready)
         self._recording.tick()
+        if self._withheld and not self._recording.holds:
+            self._release()
         if self._recording.full != self._frozen:
             self._freeze(not self._frozen)
 
     def _timeout(self) -> int | None:
         due = self._recording.due()
-        if self._hung_up_at is not None:
-            left = self._hung_up_at + _HANGUP_GRACE - self._recording.now()
-            left = max(0, left // 1_000_000 + 1)
-            return left if due is None else min(due, left)
-        return due
+        until = self._until()
+        if until is None:
+            return due
+        left = max(0, (until - self._recording.now()) // 1_000_000 + 1)
+        return left if due is None else min(due, left)
 
     def _given_up(self) -> bool:
-        at = self._hung_up_at
-        return at is not None and self._recording.now() - at > _HANGUP_GRACE
+        until = self._until()
+        return until is not None and self._recording.now() > until
+
+    def _until(self) -> int | None:
+        """When what is left to deliver is given up."""
+        if self._hung_up_at is not None:
+            return self._hung_up_at + _HANGUP_GRACE
+        if self._ended and self._frozen and self._recording.error is not None:
+            return self._frozen_at + _FROZEN_GRACE
+        return None
 
     def _settled(self) -> bool:
         """Nothing is left to deliver that was written before the shell ended."""
-        if any(relay.sink.pending for relay in self._outputs):
+        if any(relay.waiting for relay in self._outputs):
             return False
         poll = select.poll()
         for relay in self._outputs:
@@ -223,8 +238,25 @@ class Pump:
             self._recording.log(INPUT, data.translate(_STARS, _FURTHER))
         else:
             self._recording.log(relay.kind, data)
+        if self._recording.holds:
+            self._withhold(relay, data)
+            return
         relay.sink.write(data)
         self._after_write(relay)
+
+    def _withhold(self, relay: _Relay, data: bytes) -> None:
+        relay.withheld += data
+        if relay not in self._withheld:
+            self._withheld.append(relay)
+
+    def _release(self) -> None:
+        """Deliver what was withheld: the recording has it now."""
+        relays, self._withheld = self._withheld, []
+        for relay in relays:
+            data, relay.withheld = relay.withheld, b""
+            if not relay.closed:
+                relay.sink.write(data)
+                self._after_write(relay)
 
     def _drain(self, relay: _Relay) -> None:
         relay.sink.drain()
@@ -263,6 +295,7 @@ class Pump:
 
     def _freeze(self, frozen: bool) -> None:
         self._frozen = frozen
+        self._frozen_at = self._recording.now()
         for relay in self._inputs + self._outputs:
             self._listen(relay)
         self.on_freeze(frozen)
@@ -279,7 +312,7 @@ class Pump:
             self.hang_up()
             return
         self._stop_reading(relay)
-        if not relay.sink.pending:
+        if not relay.waiting:
             # The end of the user's input is the end of the shell's, and the other way round.
             self._close(relay)
 
@@ -314,14 +347,20 @@ class Pump:
             self._poll.unregister(relay.sink.fd)
         except KeyError:
             pass
-        relay.sink.pending = b""
+        relay.sink.pending = relay.withheld = b""
         relay.sink.close()
 
 
 class _Relay:
-    """One source, the sink it goes to, and the kind of its events."""
+    """One source, the sink it goes to, and the kind of its events.
 
-    __slots__ = ("at_once", "batch", "closed", "draining", "fd", "kind", "open", "paused", "sink")
+    withheld is what was read and may not be delivered yet.
+    """
+
+    __slots__ = (
+        "at_once", "batch", "closed", "draining", "fd", "kind", "open", "paused", "sink",
+        "withheld",
+    )  # fmt: skip
 
     def __init__(self, fd: int, sink: Sink, kind: str) -> None:
         self.fd = fd
@@ -334,6 +373,12 @@ class _Relay:
         self.closed = False
         self.paused = False
         self.draining = False
+        self.withheld = b""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something that was read is still to be delivered."""
+        return bool(self.withheld or self.sink.pending)
 
     def read(self) -> bytes | None:
         """What is there now: b"" at the end, None if there is nothing after all."""

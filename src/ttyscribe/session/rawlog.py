@@ -36,6 +36,11 @@ class RawLog:
         """No more can wait for the file to take it."""
         return len(self._pending) > QUEUE_LIMIT
 
+    @property
+    def holds(self) -> bool:
+        """Output is delivered even if it could not be written yet."""
+        return False
+
     def now(self) -> int:
         """Nanoseconds since the recording began."""
         return time.monotonic_ns() - self._began

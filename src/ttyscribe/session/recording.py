@@ -13,7 +13,7 @@ from __future__ import annotations
 import select
 import time
 
-from ttyscribe.errors import WriterError
+from ttyscribe.errors import SpoolError, WriterError
 from ttyscribe.events import INPUT, OUTPUT, WINDOW
 from ttyscribe.session import spool as kinds
 from ttyscribe.tlog import escape
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
         def error(self) -> WriterError | None: ...
         @property
         def full(self) -> bool: ...
+        @property
+        def holds(self) -> bool: ...
         def now(self) -> int: ...
         def start(self, member: Mapping[str, object], window: bytes | None) -> None: ...
         def log(self, kind: str, data: bytes) -> None: ...
@@ -101,6 +103,8 @@ class Recording:
         self._look_for = look_for
         # Whether the encoder has events still to read from the spool.
         self._behind = False
+        # Whether messages wait of which the spool has nothing.
+        self._passed_by = False
         self._error: WriterError | None = None
         self._queue: list[Message] = []
         self._queued = 0
@@ -115,6 +119,11 @@ class Recording:
         if self._spool is not None and self._spool.full:
             return True
         return self._slow_down and self._queued > self._queue_limit
+
+    @property
+    def holds(self) -> bool:
+        """Something logged is in memory alone, for want of room: it may not be delivered yet."""
+        return self._spool is not None and self._spool.holds
 
     @property
     def error(self) -> WriterError | None:
@@ -134,7 +143,10 @@ class Recording:
         return time.monotonic_ns() - self._began
 
     def start(self, member: Mapping[str, object], window: bytes | None) -> None:
-        """Write the first message. Raises WriterError if the writer does not take it."""
+        """Write the first message.
+
+        Raises WriterError if the writer does not take it, SpoolError if the spool has no room.
+        """
         if window is not None and self._log_window:
             self._record(0, kinds.WINDOW, window)
         self._record(0, kinds.NOTE, escape.value(member))
@@ -142,6 +154,9 @@ class Recording:
             if self._spool is not None:
                 self._spool.remove()
             raise self._error
+        if self._spool is not None and self._spool.holds:
+            self._spool.remove()
+            raise SpoolError(self._spool.error)
 
     def log(self, kind: str, data: bytes) -> None:
         """Record one event that happened now, before it is delivered."""
@@ -178,7 +193,7 @@ class Recording:
             self._write()
         spool = self._spool
         if spool is not None:
-            worth = spool.used >= _CHECKPOINT or spool.full
+            worth = spool.used >= _CHECKPOINT or (spool.full and spool.used)
             if worth and not self._queue and not (self._behind and spool.behind):
                 self._flush(now)
             spool.tick(now)
@@ -188,7 +203,9 @@ class Recording:
         spool = self._spool
         at = self._encoder.pending_since
         if at is not None:
-            at = None if self._behind else at + self._latency
+            # A full spool may have no room for the end of a message; it tells when to try again.
+            full = spool is not None and spool.full
+            at = None if self._behind or full else at + self._latency
         if self._queue:
             at = self._retry_at if at is None else min(at, self._retry_at)
         elif self._behind and spool is not None and spool.behind:
@@ -218,6 +235,7 @@ class Recording:
             self._wait_for_writer()
             self._write()
             self.tick()
+            self._pass_spool_by()
             if self._left() != waiting:
                 waiting = self._left()
                 deadline = time.monotonic() + self._grace
@@ -283,6 +301,16 @@ class Recording:
             self._write()
         self._behind = spool.behind or spool.holds
 
+    def _pass_spool_by(self) -> None:
+        """At the end, what the spool has no room for goes straight to the writer."""
+        spool = self._spool
+        if spool is None or not self._behind or spool.behind or not spool.holds:
+            return
+        for at, kind, data in spool.take_held():
+            self._put(encode(self._encoder, at, kind, data), later=True)
+        self._behind = False
+        self._passed_by = True
+
     def _put(self, messages: list[Message], *, later: bool = False) -> None:
         if self._echo is not None:
             self._echo.wrote(messages)
@@ -334,14 +362,15 @@ class Recording:
         return len(self._queue), missed
 
     def _unwritten(self) -> WriterError:
-        why = self._error or "the writer is busy"
+        why = self.error or "the writer is busy"
         if self._spool is not None:
+            lost = "what was not shown for want of room is lost; " if self._passed_by else ""
             self._spool.close()
             error = WriterError(
-                f"{why}; the end of the recording waits in {self._spool.path}, and the next "
+                f"{why}; {lost}the end of the recording waits in {self._spool.path}, and the next "
                 "recording or 'ttyscribe recover' writes it"
             )
-            error.kept = True
+            error.kept = not lost
             return error
         count = len(self._queue)
         what = "the last message" if count == 1 else f"the last {count} messages"

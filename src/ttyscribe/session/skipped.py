@@ -48,6 +48,10 @@ class SkippedLog:
     def full(self) -> bool:
         return self._recording.full
 
+    @property
+    def holds(self) -> bool:
+        return self._recording.holds
+
     def now(self) -> int:
         """Nanoseconds since the recording began."""
         return self._recording.now()

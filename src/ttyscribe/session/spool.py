@@ -67,7 +67,8 @@ OUTPUT, INPUT, WINDOW, FLUSH, NOTE, END = b"oirfne"
 # Blocks are reserved before they are needed, so that a full disk is noticed while what
 # is in flight still fits: the pump holds an event of 80 KiB at the most for each stream.
 # A session that never has much waiting does without, because giving reserved blocks back
-# costs more than all else at its end (measured on ext4: 2 ms against 5 us).
+# costs more than all else at its end (measured on ext4: 2 ms against 5 us). There an event
+# may find no room; it is held in memory, and whoever appended it must not deliver it.
 _SMALL = 16 << 10
 _FIRST = 256 << 10
 _STEP = 1 << 20
@@ -191,14 +192,20 @@ class Spool:
             self._reserved = self._allocated = self._start + _FIRST + _STEP
             os.ftruncate(self._fd, self._reserved)
         self._full = False
-        self._put_held()
+        # What waits for room can have it at the next tick.
+        self._retry_at = 0
+
+    def take_held(self) -> list[tuple[int, int, bytes]]:
+        """The events that wait in memory, which then do so no more: time, kind and data."""
+        held, self._held = self._held, []
+        return [frame[:3] for frame in held]
 
     def tick(self, now: int) -> None:
         """Do what is due: force the file to the disk, try again to find room."""
         if (self._full or self._held) and now >= self._retry_at:
             self._grow(self.tip, now)
             if not self._full:
-                self._put_held()
+                self._put_held(now)
         if self._dirty and self._each_second and now - self._synced_at >= _SECOND:
             self._synced_at = now
             if not self._syncing:
@@ -258,7 +265,7 @@ class Spool:
                 slot.ljust(JSON_AT - SLOTS_AT[1], b"\0"),
                 about,
             ]
-            os.pwrite(fd, b"".join(parts), 0)
+            _write_all(fd, b"".join(parts), 0)
             if self._always:
                 os.fsync(fd)
                 os.fsync(self._folder)
@@ -274,13 +281,15 @@ class Spool:
         size = FRAME + len(data)
         try:
             written = os.pwritev(self._fd, (fixed, check, data), self.tip)
+            if written != size:
+                _write_all(self._fd, (fixed + check + data)[written:], self.tip + written)
             if self._always:
                 os.fdatasync(self._fd)
         except OSError as error:
+            # Nothing more is sure to have room, until blocks for it could be reserved.
+            self._reserved = self.tip
+            self._allocated = 0
             self._stuck(time, reason(error))
-            return False
-        if written != size:
-            self._stuck(time, os.strerror(errno.ENOSPC))
             return False
         self.tip += size
         self._dirty = True
@@ -292,7 +301,7 @@ class Spool:
         wanted = max(step, end + _MARGIN)
         try:
             if end + _MARGIN > self._reserved:
-                if not self._within_limit(wanted - self._allocated):
+                if not self._within_limit(wanted - max(self._allocated, self.tip)):
                     self._stuck(now, f"its limit of {self._limit} bytes (spool.limit) is reached")
                     return
                 os.posix_fallocate(self._fd, self._allocated, wanted - self._allocated)
@@ -319,11 +328,13 @@ class Spool:
         self._retry_at = now + _RETRY
         self.error = f"{self.path.rpartition('/')[0]}: the spool is full: {why}"
 
-    def _put_held(self) -> None:
+    def _put_held(self, now: int) -> None:
         held, self._held = self._held, []
         for number, frame in enumerate(held):
             if not self.append(*frame):
                 self._held.extend(held[number + 1 :])
+                # The event's own time is long over.
+                self._retry_at = now + _RETRY
                 return
 
     def _sync_now(self) -> None:
@@ -349,6 +360,14 @@ class Spool:
         if failed:
             self._dirty = True
             self.error = f"{self.path}: can't force the spool to the disk: {failed}"
+
+
+def _write_all(fd: int, data: bytes, at: int) -> None:
+    """Write data, the rest of a short write too, which then tells why it was short."""
+    while data:
+        written = os.pwrite(fd, data, at)
+        data = data[written:]
+        at += written
 
 
 def cut(fd: int, folder: int, name: str, start: int) -> None:
