@@ -446,6 +446,53 @@ def test_one_socket_for_all_three(tlog: Path, option: str) -> None:
     assert output(tlog) == got
 
 
+@pytest.mark.parametrize("option", ["--log-input", "-q"])
+def test_socket_as_input_is_no_way_past_the_recording(tlog: Path, option: str) -> None:
+    # As sshd starts a command: one pair of sockets for input and output, another for errors.
+    ours, theirs = socket.socketpair()
+    errors, their_errors = socket.socketpair()
+    script = "echo hello; echo more >&0; read word; echo got $word; cat"
+    with subprocess.Popen(
+        rec(tlog, option, "-c", script), stdin=theirs.fileno(), stdout=theirs.fileno(),
+        stderr=their_errors.fileno(), env=clean_environment(),
+    ) as process:  # fmt: skip
+        theirs.close()
+        their_errors.close()
+        ours.sendall(b"word\nrest\n")
+        ours.shutdown(socket.SHUT_WR)
+        got = b"".join(iter(lambda: ours.recv(65536), b""))
+        assert errors.recv(100) == b""
+        assert process.wait(timeout=20) == 0
+    assert got == output(tlog) == b"hello\nmore\ngot word\nrest\n"
+
+
+def test_socket_as_input_alone_is_no_way_past_the_recording(tlog: Path) -> None:
+    ours, theirs = socket.socketpair()
+    with subprocess.Popen(
+        rec(tlog, "-c", "echo hello; cat; echo more >&0; exit 4"), stdin=theirs.fileno(),
+        stdout=subprocess.PIPE, env=clean_environment(),
+    ) as process:  # fmt: skip
+        theirs.close()
+        ours.sendall(b"data\n")
+        ours.shutdown(socket.SHUT_WR)
+        assert process.communicate(timeout=20)[0] == b"hello\ndata\n"
+        assert process.returncode == 4
+    assert ours.recv(100) == b"more\n"
+    assert b"more\n" in output(tlog)
+
+
+def test_socket_whose_user_is_gone_ends_the_writer_as_without_us(tlog: Path) -> None:
+    ours, theirs = socket.socketpair()
+    with subprocess.Popen(
+        rec(tlog, "-q", "--", "yes"), stdin=theirs.fileno(), stdout=theirs.fileno(),
+        env=clean_environment(),
+    ) as process:  # fmt: skip
+        theirs.close()
+        assert ours.recv(2) == b"y\n"
+        ours.close()
+        assert process.wait(timeout=20) == -signal.SIGPIPE
+
+
 def test_terminal_output_with_piped_input(tlog: Path) -> None:
     argv = ["sh", "-c", f"seq 3 | {' '.join(rec(tlog, '--log-input', 'cat'))}"]
     with Terminal(argv) as terminal:

@@ -10,12 +10,13 @@ due, and the shell is gone and all it wrote is delivered.
 
 from __future__ import annotations
 
+import _socket
 import os
 import select
 import termios
 
 from ttyscribe.events import INPUT, OUTPUT, WINDOW
-from ttyscribe.terminal import Sink
+from ttyscribe.terminal import Sink, shut_down
 from ttyscribe.terminal.raw import copy_window, window_of
 
 TYPE_CHECKING = False
@@ -335,6 +336,9 @@ class Pump:
             self._poll.unregister(relay.fd)
         except KeyError:
             pass
+        if relay.kind == OUTPUT:
+            # Who still writes to a socket whose other way stays open is told so.
+            shut_down(relay.fd, _socket.SHUT_RD)
         os.close(relay.fd)
 
     def _close(self, relay: _Relay) -> None:

@@ -4,7 +4,8 @@
 Each of the user's three standard descriptors that is a terminal is a pty for
 the shell; each other one that is recorded is a pipe of its own (a socket pair
 where it is a socket: shells look), so that stdout and stderr stay apart; and one
-that is not recorded goes to the shell as it is.
+that is not recorded goes to the shell as it is. A socket takes what is written to it on
+any descriptor: as standard input it is a pair of ours, whose both ways are relayed.
 """
 
 from __future__ import annotations
@@ -64,13 +65,19 @@ def open_ends(fds: tuple[int, int, int], *, log_input: bool, log_output: bool) -
             if terminals[number]:
                 ends.child[number] = ends.slave
             elif number == 0:
-                if log_input:
+                both_ways = log_output and _is_stream(fd)
+                if log_input or both_ways:
                     theirs, ours = _pair(fd)
                     os.set_blocking(ours, False)
                     ends.child[0] = theirs
                     ends.input = (fd, ours)
+                    if both_ways:
+                        ends.outputs.append((_duplicate(ours), fd))
                 else:
                     ends.child[0] = fd
+            elif log_output and number == 1 and ends.outputs and _same(fd, fds[0]):
+                # One socket for both stays one, as programs started by inetd expect.
+                ends.child[1] = ends.child[0]
             elif log_output and number == 2 and ends.outputs and _same(fd, fds[1]):
                 # Both go to one place: one pipe keeps their order as the shell wrote it.
                 ends.child[2] = ends.child[1]
@@ -113,9 +120,38 @@ def _open_pty(terminal: int) -> tuple[int, int]:
     return master, slave
 
 
+def shut_down(fd: int, way: int) -> None:
+    """End one way of the socket fd, for all who have it open; other files have no such ways."""
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        return
+    sock = _socket.socket(fileno=fd)
+    try:
+        sock.shutdown(way)
+    except OSError:
+        # The other end is gone already.
+        pass
+    finally:
+        sock.detach()
+
+
 def _same(one: int, other: int) -> bool:
     first, second = os.fstat(one), os.fstat(other)
     return (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
+
+
+def _is_stream(fd: int) -> bool:
+    """Whether fd is a stream socket."""
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        return False
+    sock = _socket.socket(fileno=fd)
+    kind = sock.type
+    sock.detach()
+    return kind == _socket.SOCK_STREAM
+
+
+def _duplicate(fd: int) -> int:
+    copy: int = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    return copy
 
 
 def _pair(like: int) -> tuple[int, int]:

@@ -9,6 +9,8 @@ import os
 import stat
 import sys
 
+from ttyscribe.terminal.ends import shut_down
+
 # A pipe that poll(2) calls writable takes this much without blocking (pipe(7), PIPE_BUF).
 _PIPE_CHUNK = 4096
 
@@ -115,6 +117,8 @@ class Sink:
     def close(self) -> None:
         """Close what this sink opened itself; the user's descriptor stays."""
         if self._own:
+            # Its other way may still be read.
+            shut_down(self.fd, _socket.SHUT_WR)
             os.close(self.fd)
         if self._socket is not None:
             self._socket.close()
