@@ -63,7 +63,13 @@ def cooked(terminal: Terminal) -> bool:
 # The terminal is given back.
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1,
+        signal.SIGUSR2, signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF, signal.SIGXCPU,
+    ],
+)  # fmt: skip
 def test_signal_to_the_recorder_restores_the_terminal_and_ends_the_shell(
     tlog: Path, number: int
 ) -> None:
@@ -93,6 +99,60 @@ def test_recorder_ends_by_the_signal_that_it_was_sent(tlog: Path) -> None:
         terminal.kill(signal.SIGTERM)
         assert terminal.finish() == -signal.SIGTERM
     assert output(tlog) == b"up\r\n"
+
+
+SLOW = ("--limit-rate=1", "--limit-burst=2000", "--limit-action=delay")
+
+
+def test_interrupt_at_the_end_of_a_slow_recording_leaves_the_rest_to_the_spool(
+    tmp_path: Path, tlog: Path
+) -> None:
+    env = clean_environment(XDG_STATE_HOME=str(tmp_path))
+    with Terminal(rec(tlog, *SLOW, "-c", "seq 1 300"), env=env) as terminal:
+        terminal.expect(b"300\r\n")
+        wait_until(lambda: cooked(terminal), "the terminal stays raw")
+        terminal.send(b"\x03")
+        assert terminal.finish(10) == 1
+        assert b"the end of the recording waits in" in terminal.seen
+    run([*MAIN, "recover"], env=env)
+    assert output(tlog) == b"".join(b"%d\r\n" % number for number in range(1, 301))
+    assert messages(tlog)[-1].extra["status"] == 0  # type: ignore[index]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
+def test_signal_at_the_end_of_a_slow_recording_leaves_the_rest_to_the_spool(
+    tmp_path: Path, tlog: Path, number: int
+) -> None:
+    with subprocess.Popen(
+        rec(tlog, *SLOW, "-c", "seq 1 300; exit 3"), stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=clean_environment(XDG_STATE_HOME=str(tmp_path)),
+    ) as process:  # fmt: skip
+        (spool,) = wait_for_end(tmp_path)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=10)
+        assert process.returncode == 3
+        assert b"the end of the recording waits in" in err
+        assert spool.exists()
+
+
+def wait_for_end(state: Path) -> list[Path]:
+    """The spool files, once they hold an end."""
+    folder = state / "ttyscribe/spool"
+    found: list[Path] = []
+
+    def ended() -> bool:
+        found[:] = folder.glob("*") if folder.exists() else []
+        return any(b'"event":"end"' in path.read_bytes() for path in found)
+
+    wait_until(ended, "no end in the spool")
+    return found
+
+
+def test_limit_that_lets_nothing_through_is_refused(tlog: Path) -> None:
+    done = run(rec(tlog, "--limit-rate=0", "--limit-action=delay", "-c", "echo hi"))
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"limit.rate of 0" in done.stderr
 
 
 def test_a_fault_of_ours_restores_the_terminal_and_keeps_what_was_captured(tlog: Path) -> None:

@@ -142,7 +142,9 @@ class _Direct:
             try:
                 self._pid = spawn(self._child, _three(self._ends.child), slave)
             except SpawnError as error:
-                self._recording.finish({"event": "end", "status": error.status})
+                self._recording.finish(
+                    {"event": "end", "status": error.status}, self._told_to_end
+                )
                 raise
             self._ends.close_childs()
             pump.run()
@@ -182,7 +184,7 @@ class _Direct:
 
     def _finish(self, outcome: Outcome) -> None:
         try:
-            self._recording.finish(outcome.member())
+            self._recording.finish(outcome.member(), self._told_to_end)
         except WriterError as error:
             if error.kept and self._tell_kept is not None:
                 self._tell_kept(str(error))
@@ -194,7 +196,7 @@ class _Direct:
         """What a fault of ours becomes; what was captured before it is still written."""
         what = f"the recorder failed: {type(error).__name__}: {error}"
         try:
-            self._recording.finish({"event": "end", "signal": "HUP"})
+            self._recording.finish({"event": "end", "signal": "HUP"}, self._told_to_end)
         except Exception as second:  # the fault may be the recording's own
             what += f"; the end of the recording is not written: {second}"
         failed = WriterError(what)
@@ -261,6 +263,13 @@ class _Direct:
                 self._pass_on(number)
             elif number == signal.SIGWINCH:
                 self._pump.resize()
+
+    def _told_to_end(self) -> bool:
+        """Whether we were told to end, when nothing is left to do but to write."""
+        try:
+            return any(number in ENDING for number in os.read(self._wake, 512))
+        except BlockingIOError:
+            return False
 
     def _pass_on(self, number: int) -> None:
         """Without a terminal a signal is meant for the shell, which we stand for."""

@@ -12,7 +12,7 @@ from ttyscribe.session.recording import GRACE, QUEUE_LIMIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _RETRY_MS = 500
 
@@ -71,11 +71,13 @@ class RawLog:
     def forked(self) -> None:
         """A fork goes on just as we would."""
 
-    def finish(self, member: Mapping[str, object]) -> None:
+    def finish(
+        self, member: Mapping[str, object], stop: Callable[[], bool] | None = None
+    ) -> None:
         """Write the rest. Raises WriterError if the file does not take it."""
         deadline = time.monotonic() + GRACE
         self.tick()
-        while self._pending and time.monotonic() < deadline:
+        while self._pending and time.monotonic() < deadline and not (stop and stop()):
             time.sleep(0.05)
             self.tick()
         if self._pending:

@@ -20,7 +20,7 @@ from ttyscribe.tlog import escape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Protocol
 
     from ttyscribe.events import Message
@@ -46,13 +46,17 @@ if TYPE_CHECKING:
         def tick(self) -> None: ...
         def due(self) -> int | None: ...
         def forked(self) -> None: ...
-        def finish(self, member: Mapping[str, object]) -> None: ...
+        def finish(
+            self, member: Mapping[str, object], stop: Callable[[], bool] | None = None
+        ) -> None: ...
 
 
 # Messages that wait in memory, in bytes; more are left to the spool.
 QUEUE_LIMIT = 4 << 20
 # How long the end of a session waits for a writer that does not take its messages.
 GRACE = 3.0
+# The same for one that takes some, and more again: the spool has the rest.
+_GRACE_IN_ALL = 60.0
 _RETRY = 500_000_000
 # journald and syslog take ten messages before they are busy (net.unix.max_dgram_qlen).
 _BUSY_RETRY = 2_000_000
@@ -218,11 +222,13 @@ class Recording:
             return None
         return max(0, (at - self.now() + 999_999) // 1_000_000)
 
-    def finish(self, member: Mapping[str, object]) -> None:
+    def finish(
+        self, member: Mapping[str, object], stop: Callable[[], bool] | None = None
+    ) -> None:
         """End the recording: everything captured and member reach the writer.
 
-        Raises WriterError if the writer took nothing for the grace; kept then
-        tells whether the spool has the rest.
+        Raises WriterError if the writer took nothing for the grace, not all in a minute, or
+        when stop says so; kept then tells whether the spool has the rest.
         """
         elided = self._echo.take() if self._echo is not None else None
         if elided is not None:
@@ -230,15 +236,19 @@ class Recording:
         totals = {**member, "bytes_in": self.bytes_in, "bytes_out": self.bytes_out}
         self._record(self.now(), kinds.END, escape.value(totals))
         waiting = self._left()
-        deadline = time.monotonic() + self._grace
+        now = time.monotonic()
+        last = now + _GRACE_IN_ALL
+        deadline = min(last, now + self._grace)
         while (self._queue or self._behind) and time.monotonic() < deadline:
+            if stop is not None and stop():
+                break
             self._wait_for_writer()
             self._write()
             self.tick()
             self._pass_spool_by()
             if self._left() != waiting:
                 waiting = self._left()
-                deadline = time.monotonic() + self._grace
+                deadline = min(last, time.monotonic() + self._grace)
         if self._queue or self._behind:
             raise self._unwritten()
         if self._spool is None:

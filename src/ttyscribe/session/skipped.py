@@ -10,7 +10,7 @@ from ttyscribe.session.identity import clean, shortened
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ttyscribe.config.views import RecSession
     from ttyscribe.errors import WriterError
@@ -74,10 +74,12 @@ class SkippedLog:
     def forked(self) -> None:
         self._recording.forked()
 
-    def finish(self, member: Mapping[str, object]) -> None:
+    def finish(
+        self, member: Mapping[str, object], stop: Callable[[], bool] | None = None
+    ) -> None:
         """Write the message. Raises WriterError as Recording does."""
         ended = {name: value for name, value in member.items() if name != "event"}
-        self._recording.finish({**self._member, "end": utc(time.time()), **ended})
+        self._recording.finish({**self._member, "end": utc(time.time()), **ended}, stop)
 
 
 def skip_for(

@@ -9,6 +9,8 @@ only at the fields they tag by.
 
 from __future__ import annotations
 
+from ttyscribe.errors import WriterError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +43,12 @@ def open_writer(values: Rec | RecSession, folder: str = "", namespace: str = "")
     is the journal's, where it is not the one that this process sees anyway. Raises
     WriterError if the store can't be opened.
     """
+    limit = values["limit"]
+    if limit["action"] == "delay" and not limit["rate"]:
+        raise WriterError(
+            'a limit.rate of 0 with the limit.action "delay" would let nothing be recorded; set a'
+            ' rate, or another action'
+        )
     writer: Writer
     if values["writer"] == "file":
         from ttyscribe.writers.file import FileWriter
@@ -61,7 +69,6 @@ def open_writer(values: Rec | RecSession, folder: str = "", namespace: str = "")
             path=socket_of(namespace),
             folder=folder,
         )
-    limit = values["limit"]
     if limit["action"] != "pass":
         from ttyscribe.writers.limit import LimitedWriter
 
