@@ -33,6 +33,7 @@ from tests.driving import (
 )
 
 from ttyscribe.events import INPUT, OUTPUT
+from ttyscribe.terminal import sink
 
 LFLAG = 3
 
@@ -619,6 +620,49 @@ def test_terminal_that_the_user_may_not_open_is_not_waited_for() -> None:
                 time.sleep(0.1)
             terminal.kill(signal.SIGTERM)
             wait_until(lambda: b'"event":"end"' in tlog.read_bytes(), "the recorder is stuck", 8)
+
+
+def test_full_pipe_that_the_user_may_not_open_keeps_nothing_else_back() -> None:
+    # As in the recorder service, whose pipes are another user's.
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o777)
+        script = "head -c 65536 /dev/zero; sleep 0.5; head -c 5000 /dev/zero; echo err >&2; exit 3"
+        with subprocess.Popen(
+            ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+             *rec(Path(folder) / "a.tlog", "-c", script)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=clean_environment(HOME=folder, XDG_STATE_HOME=folder),
+        ) as process:  # fmt: skip
+            assert process.stdout is not None and process.stderr is not None
+            try:
+                assert select.select([process.stderr], [], [], 10)[0], "the recorder is stuck"
+                assert process.stderr.readline() == b"err\n"
+                assert process.stdout.read() == bytes(70536)
+                assert process.wait(timeout=10) == 3
+            finally:
+                process.kill()
+
+
+def test_pipe_that_somebody_else_fills_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sink, "_reopen", lambda fd, mode: -1)
+    read, write = os.pipe()
+    others = os.open(f"/proc/self/fd/{write}", os.O_WRONLY | os.O_NONBLOCK)
+    written = os.write(others, b"x" * 100_000)
+    to_user = sink.Sink(write)
+    data = os.urandom(200_000)
+    signal.setitimer(signal.ITIMER_REAL, 5)  # the end of a test that waits
+    to_user.write(data)
+    assert to_user.pending == data
+    got = os.read(read, written)
+    while to_user.pending:
+        to_user.drain()
+        got += os.read(read, 5000)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    to_user.close()
+    os.close(write)
+    with open(read, "rb") as rest:
+        os.close(others)
+        assert got + rest.read() == b"x" * written + data
 
 
 def test_signal_to_a_recorder_on_pipes_is_passed_to_the_command(tlog: Path) -> None:

@@ -9,10 +9,10 @@ import os
 import stat
 import sys
 
-from ttyscribe.terminal.ends import shut_down
+from ttyscribe.terminal.ends import above_standard, shut_down
 
-# A pipe that poll(2) calls writable takes this much without blocking (pipe(7), PIPE_BUF).
-_PIPE_CHUNK = 4096
+# What a pipe of ours takes, if nobody made it smaller (pipe(7)).
+_PIPE_SIZE = 65536
 
 
 # Asks a terminal for its device number (ioctl_tty(2)); Python has no name for it.
@@ -55,7 +55,7 @@ class Sink:
     reader went away: what comes then is dropped.
     """
 
-    __slots__ = ("_chunk", "_own", "_socket", "fd", "gone", "pending", "user_fd")
+    __slots__ = ("_own", "_socket", "_stage", "_staged", "fd", "gone", "pending", "user_fd")
 
     def __init__(self, fd: int, *, ours: bool = False) -> None:
         """fd is the user's; or ours, which then does not block, and is closed by close."""
@@ -64,7 +64,9 @@ class Sink:
         self.pending = b""
         self.gone = False
         self._own = ours
-        self._chunk = 0
+        # A pipe of ours on the way into one that may block, and how much of pending is in it.
+        self._stage: tuple[int, int] | None = None
+        self._staged = 0
         self._socket: _socket.socket | None = None
         if ours:
             return
@@ -79,7 +81,7 @@ class Sink:
                 self.fd = own
                 self._own = True
             elif stat.S_ISFIFO(mode):
-                self._chunk = _PIPE_CHUNK
+                self._stage = _open_stage()
 
     def write(self, data: bytes) -> None:
         """Deliver data behind what is pending."""
@@ -98,11 +100,8 @@ class Sink:
             while data:
                 if self._socket is not None:
                     sent = self._socket.send(data, _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
-                elif self._chunk:
-                    # One write a poll: a second one could block.
-                    sent = os.write(self.fd, data[: self._chunk])
-                    data = data[sent:]
-                    break
+                elif self._stage is not None:
+                    sent = self._splice(self._stage, data)
                 else:
                     sent = os.write(self.fd, data)
                 data = data[sent:] if sent < len(data) else b""
@@ -122,6 +121,28 @@ class Sink:
             os.close(self.fd)
         if self._socket is not None:
             self._socket.close()
+        if self._stage is not None:
+            for fd in self._stage:
+                os.close(fd)
+
+    def _splice(self, stage: tuple[int, int], data: bytes) -> int:
+        """Deliver the first of data, which is pending, to a pipe that may block.
+
+        A write may wait even if poll(2) called the pipe writable: there is not room for
+        all, or somebody else fills it first. splice(2) can be told not to wait, so
+        what is on its way stays in a pipe of ours until there is room.
+        """
+        read, write = stage
+        if not self._staged:
+            self._staged = os.write(write, data[:_PIPE_SIZE])
+        sent = os.splice(read, self.fd, self._staged, flags=os.SPLICE_F_NONBLOCK)
+        self._staged -= sent
+        return sent
+
+
+def _open_stage() -> tuple[int, int]:
+    read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    return above_standard(read), above_standard(write)
 
 
 def _reopen(fd: int, mode: int) -> int:
