@@ -212,6 +212,19 @@ def test_resize_reaches_the_program_and_the_recording(tlog: Path) -> None:
     assert windows(tlog) == [b"80x24", b"100x40", b"20x10", b"80x24"]
 
 
+def test_terminal_without_a_size_has_no_window_until_it_has_one(tlog: Path) -> None:
+    command = 'stty size; trap "stty size" WINCH; echo up; while ! read -t 0.1 x; do :; done'
+    with Terminal(rec(tlog, "--", "bash", "-c", command), size=(0, 0)) as terminal:
+        terminal.expect(b"0 0\r\nup")
+        terminal.resize(40, 100)
+        terminal.expect(b"40 100")
+        terminal.resize(0, 100)
+        terminal.expect(b"0 100")
+        terminal.line("")
+        assert terminal.finish() == 0
+    assert windows(tlog) == [b"100x40"]
+
+
 # Job control and background jobs.
 
 
@@ -375,6 +388,56 @@ def test_command_that_does_not_read_its_input_ends_at_once(tlog: Path) -> None:
     os.close(read)
     assert process.communicate(timeout=20)[0] == b"done\n"
     os.close(write)
+
+
+@pytest.mark.parametrize("blocks", [1, 4, 8])
+def test_users_limit_of_file_sizes_is_the_commands_and_not_ours(tlog: Path, blocks: int) -> None:
+    script = "ulimit -Sf; ulimit -Hf; seq 9999; head -c 99999 /dev/zero >big"
+    command = f"cd {tlog.parent}; ulimit -Sf {blocks}; {' '.join(rec(tlog, '-c'))} '{script}'"
+    done = run(["bash", "-c", command])
+    assert done.returncode == 153
+    assert b"ttyscribe" not in done.stderr
+    assert done.stdout.startswith(b"%d\nunlimited\n1\n" % blocks)
+    assert output(tlog) == done.stdout + done.stderr
+    assert (tlog.parent / "big").stat().st_size == blocks * 1024
+
+
+@pytest.mark.parametrize("blocks", [1, 4])
+def test_limit_of_file_sizes_without_room_for_a_recording_refuses_it(
+    tmp_path: Path, blocks: int
+) -> None:
+    tlog = tmp_path / "a.tlog"
+    command = f"ulimit -f {blocks}; {' '.join(rec(tlog, 'echo', 'in'))}"
+    env = clean_environment(XDG_STATE_HOME=str(tmp_path / "state"))
+    done = run(["bash", "-c", command], env=env)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"File too large" in done.stderr
+    assert list((tmp_path / "state/ttyscribe/spool").iterdir()) == []
+
+
+def test_limit_of_file_sizes_that_is_reached_makes_the_session_wait_and_not_spin(
+    tmp_path: Path,
+) -> None:
+    tlog = tmp_path / "a.tlog"
+    script = "echo in; read x; seq 99999; exit 7"
+    command = f"ulimit -f 8; exec {' '.join(rec(tlog, '-c'))} '{script}'"
+    env = clean_environment(XDG_STATE_HOME=str(tmp_path / "state"))
+    with Terminal(["bash", "-c", command], env=env) as terminal:
+        terminal.expect(b"in\r\n")
+        terminal.line("")
+        terminal.expect(b"the terminal waits.*File too large")
+        before = cpu(terminal.pid)
+        assert not select.select([terminal.fd], [], [], 1.5)[0]
+        assert cpu(terminal.pid) - before < 30
+        terminal.kill(signal.SIGTERM)
+        terminal.expect(b"File too large")
+        assert terminal.finish(15) == 129
+
+
+def cpu(pid: int) -> int:
+    """The processor time of a process so far, in clock ticks (1/100 s)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 def test_reader_that_goes_away_ends_the_command_as_without_us(tlog: Path) -> None:

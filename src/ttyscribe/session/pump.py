@@ -103,11 +103,10 @@ class Pump:
 
     def resize(self) -> None:
         """The user's terminal, if there is one, has another size: record it and pass it on."""
-        if self._ends.terminal < 0:
-            return
-        size = window_of(self._ends.terminal)
-        if size is not None and self._ends.master >= 0:
-            self._recording.log(WINDOW, size)
+        if self._ends.terminal >= 0 and self._ends.master >= 0:
+            size = window_of(self._ends.terminal)
+            if size is not None:
+                self._recording.log(WINDOW, size)
             copy_window(self._ends.terminal, self._ends.master)
 
     def hold_keyboard(self, held: bool) -> None:

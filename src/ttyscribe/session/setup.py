@@ -9,6 +9,7 @@ from ttyscribe.session.echo import EchoFilter
 from ttyscribe.session.identity import clean, identify, shortened
 from ttyscribe.session.recording import GRACE, QUEUE_LIMIT, Recording
 from ttyscribe.session.spool import SERVICE_FOLDER, SUFFIX, Spool, abandoned, user_folder
+from ttyscribe.terminal import raise_file_size_limit
 from ttyscribe.tlog import Encoder, escape
 from ttyscribe.writers import open_writer
 from ttyscribe.writers.journald import namespace
@@ -49,6 +50,7 @@ def open_recording(
     there is no place for the spool.
     """
     if folder is None:
+        raise_file_size_limit()
         folder = user_folder(environ)
         if abandoned(folder):
             _recover_apart(folder)

@@ -65,14 +65,14 @@ class RawMode:
 
 
 def window_of(fd: int) -> bytes | None:
-    """The terminal's window size as b"COLUMNSxROWS"; None if fd is no terminal."""
+    """The terminal's window size as b"COLUMNSxROWS"; None if it has none, or fd is no terminal."""
     try:
         size = fcntl.ioctl(fd, termios.TIOCGWINSZ, bytes(8))
     except OSError:
         return None
     rows = int.from_bytes(size[:2], sys.byteorder)
     columns = int.from_bytes(size[2:4], sys.byteorder)
-    return window(columns, rows)
+    return window(columns, rows) if columns and rows else None
 
 
 def copy_window(source: int, target: int) -> None:

@@ -23,6 +23,21 @@ else:
 # but for what its starter ignores (systemd ignores SIGPIPE for services).
 _PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
 _BY_SHELL = "/bin/sh"
+# The limits on the size of files that the shell is to have, where ours was raised.
+_file_size: list[tuple[int, int]] = []
+
+
+def raise_file_size_limit() -> None:
+    """Let this process write files as large as it may; what is executed has the limit as it was.
+
+    The user's own limit (ulimit -f) is meant for the user's programs, not for the recording.
+    """
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        _file_size.append((soft, hard))
 
 
 class Child:
@@ -121,6 +136,10 @@ def _become(child: Child, fds: tuple[int, int, int], terminal: int) -> NoReturn:
 def _exec(child: Child) -> NoReturn:
     for number in _PYTHON_IGNORES:
         signal.signal(number, signal.SIG_IGN if number in child.ignored else signal.SIG_DFL)
+    if _file_size:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, _file_size[0])
     try:
         if "/" in child.path:
             os.execve(child.path, child.argv, child.environ)
