@@ -55,6 +55,11 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def shown(text: Path) -> bytes:
+    """What a terminal receives of a file."""
+    return text.read_bytes().replace(b"\n", b"\r\n")
+
+
 def recorded(tlog: Path) -> bytes:
     """The output that a recording's file holds, its ids checked: from 1, each once."""
     return held(tlog.read_bytes().splitlines())
@@ -179,7 +184,7 @@ def received(fd: int, enough: int) -> bytes:
 
 
 def test_recorder_killed_at_any_instant_loses_nothing(tmp_path: Path, text: Path) -> None:
-    size = text.stat().st_size
+    size, expected = text.stat().st_size, shown(text)
     chance = random.Random(20240607)
     cut_off = 0
     for number in range(INSTANTS):
@@ -196,6 +201,7 @@ def test_recorder_killed_at_any_instant_loses_nothing(tmp_path: Path, text: Path
         assert [one.state for one in done] in ([], [WRITTEN]), done[0].problem
         kept = recorded(tlog)
         assert kept.startswith(seen), f"instant {number}: {len(seen)} seen, {len(kept)} kept"
+        assert expected.startswith(kept), f"instant {number}: something is doubled"
         if done:
             cut_off += 1
             assert last(tlog)["event"] == "end"
@@ -222,6 +228,7 @@ def test_recorder_killed_while_its_writer_is_down_loses_nothing(
             assert one.state == WRITTEN, one.problem
             kept = recorded(target)
         assert kept.startswith(recorder.seen)
+        assert shown(text).startswith(kept)
         assert not tlog.exists()
 
 
@@ -305,15 +312,14 @@ def test_full_spool_freezes_the_terminal_which_goes_on_by_itself(
         )
         recorder.expect(b"ttyscribe: the terminal waits")
         recorder.expect(b"spool.limit")
-        shown = recorder.seen
+        before = recorder.seen
         size = sum(path.stat().st_blocks * 512 for path in (tmp_path / "spool").iterdir())
         assert size <= 2 << 20
         disk.enlarge()
         recorder.finish()
-        assert recorder.seen.startswith(shown)
+        assert recorder.seen.startswith(before)
         assert b"ttyscribe: the recording goes on" in recorder.seen
-        expected = text.read_bytes().replace(b"\n", b"\r\n")
-        assert recorded(tlog) == expected
+        assert recorded(tlog) == shown(text)
     assert list((tmp_path / "spool").iterdir()) == []
 
 
@@ -331,13 +337,15 @@ def test_full_spool_ends_the_session_where_the_admin_wants_that(
             on_outage="end",
         )
         recorder.finish()
-        shown, _, said = recorder.seen.partition(b"\r\nttyscribe: the session ends, because")
+        before, _, said = recorder.seen.partition(b"\r\nttyscribe: the session ends, because")
         assert b"spool.limit" in said
         assert b"KEPT" in said
         disk.enlarge()
         (one,) = recover(str(tmp_path / "spool"))
         assert (one.state, one.ended) == (WRITTEN, True)
-        assert recorded(tlog).startswith(shown)
+        kept = recorded(tlog)
+        assert kept.startswith(before)
+        assert shown(text).startswith(kept)
         assert last(tlog)["signal"] == "HUP"
 
 
@@ -353,7 +361,7 @@ def test_spool_on_a_full_disk_freezes_the_terminal_too(tmp_path: Path, text: Pat
         recorder.expect(b"ttyscribe: the recording goes on")
         target.enlarge()
         recorder.finish()
-        assert recorded(tlog) == text.read_bytes().replace(b"\n", b"\r\n")
+        assert recorded(tlog) == shown(text)
 
 
 @pytest.mark.parametrize("size", ["8k", "24k", "100k", "160k", "300k"])
@@ -366,7 +374,8 @@ def test_recorder_killed_while_its_spools_disk_is_full_has_shown_nothing_unrecor
         recorder.expect(b"ttyscribe: the terminal waits")
         recorder.expect(b"the spool is full: No space left on device")
         target.enlarge()
-        check_killed(recorder, folder, tlog)
+        kept = check_killed(recorder, folder, tlog)
+        assert shown(text).startswith(kept)
 
 
 def test_small_disk_of_the_spool_is_enough_while_the_writer_works(
@@ -376,7 +385,7 @@ def test_small_disk_of_the_spool_is_enough_while_the_writer_works(
         tlog, folder = tmp_path / "a.tlog", disk.folder / "spool"
         recorder = into_file(tlog, folder, ["/bin/cat", str(text)])
         recorder.finish()
-        assert recorder.seen == recorded(tlog) == text.read_bytes().replace(b"\n", b"\r\n")
+        assert recorder.seen == recorded(tlog) == shown(text)
 
 
 def test_idle_sessions_spools_disk_that_fills_up_keeps_back_what_comes_then(
@@ -395,13 +404,14 @@ def test_idle_sessions_spools_disk_that_fills_up_keeps_back_what_comes_then(
         check_killed(recorder, folder, tlog)
 
 
-def check_killed(recorder: Recorder, folder: Path, tlog: Path) -> None:
-    """Kill a recorder that waits: what the terminal received before is in the recording."""
+def check_killed(recorder: Recorder, folder: Path, tlog: Path) -> bytes:
+    """Kill a recorder that waits; the recording, which has what the terminal received before."""
     recorder.kill()
     seen = recorder.seen.partition(b"\r\nttyscribe: the terminal waits")[0]
     assert all(one.state == WRITTEN for one in recover(str(folder)))
     kept = recorded(tlog)
     assert kept.startswith(seen), f"{len(seen)} seen, {len(kept)} kept"
+    return kept
 
 
 def test_session_goes_on_where_it_waited_when_its_spools_disk_has_room(
@@ -414,7 +424,7 @@ def test_session_goes_on_where_it_waited_when_its_spools_disk_has_room(
         disk.enlarge()
         recorder.finish()
         assert b"ttyscribe: the recording goes on" in recorder.seen
-        assert recorded(tlog) == text.read_bytes().replace(b"\n", b"\r\n")
+        assert recorded(tlog) == shown(text)
         assert list(folder.iterdir()) == []
 
 
@@ -549,7 +559,9 @@ def test_recorder_into_the_journal_killed_at_any_instant_doubles_nothing(
             assert entry, "the first message is not in the journal"
             if one.rec.encode() in entry["MESSAGE"]:
                 found.append(entry["MESSAGE"])
-        assert held(found[::-1]).startswith(recorder.seen)
+        kept = held(found[::-1])
+        assert kept.startswith(recorder.seen)
+        assert shown(text).startswith(kept)
 
 
 # The command line.
