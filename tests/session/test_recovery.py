@@ -41,6 +41,9 @@ class Outage:
             raise WriterError("it is down")
         return self._file.write(messages)
 
+    def stored_in(self) -> int:
+        return -1
+
     def fileno(self) -> int:
         return -1
 

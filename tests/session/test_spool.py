@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -13,12 +14,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.driving import run
+from tests.driving import run, wait_until
 
-from ttyscribe.errors import SpoolError
+from ttyscribe.errors import SpoolError, WriterError
+from ttyscribe.events import OUTPUT
 from ttyscribe.session import spool as layout
+from ttyscribe.session.recording import Recording
 from ttyscribe.session.spool import Spool, abandoned, open_folder, user_folder
 from ttyscribe.tlog import Encoder, Identity
+from ttyscribe.writers.file import FileWriter
 
 STATE = (1, b"", b"", b"")
 SECOND = 1_000_000_000
@@ -190,6 +194,115 @@ def test_file_is_forced_to_the_disk_as_often_as_asked_for(
         assert threading.get_ident() not in threads
         assert spool.due() == 3 * SECOND
     spool.remove()
+
+
+def test_writers_file_is_on_the_disk_before_the_spool_forgets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tlog = tmp_path / "a.tlog"
+    on_disk: list[int] = []
+    forgot = []
+    sync, write, unlink = os.fdatasync, os.pwrite, os.unlink
+
+    def fdatasync(fd: int) -> None:
+        sync(fd)
+        if os.readlink(f"/proc/self/fd/{fd}") == str(tlog):
+            on_disk.append(os.fstat(fd).st_size)
+
+    def check(what: str) -> None:
+        forgot.append(what)
+        assert on_disk[-1:] == [tlog.stat().st_size], what
+
+    def pwrite(fd: int, data: bytes, at: int) -> int:
+        if at in (layout.DELIVERED_AT, *layout.SLOTS_AT):
+            check("delivered" if at == layout.DELIVERED_AT else "checkpoint")
+        return write(fd, data, at)
+
+    def removed(name: str, *, dir_fd: int) -> None:
+        check("removed")
+        unlink(name, dir_fd=dir_fd)
+
+    recording = make_recording(tmp_path, "always")
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    monkeypatch.setattr(os, "unlink", removed)
+    recording.start({"event": "start"}, None)
+    for _ in range(100):
+        recording.log(OUTPUT, bytes(1000))
+    recording.finish({"event": "end", "status": 0})
+    assert set(forgot) == {"delivered", "checkpoint", "removed"}
+
+
+def test_writers_file_that_can_not_be_forced_to_the_disk_keeps_the_spool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = make_recording(tmp_path, "always")
+    recording.start({"event": "start"}, None)
+    sync = os.fdatasync
+
+    def fail(fd: int) -> None:
+        if os.readlink(f"/proc/self/fd/{fd}").endswith(".tlog"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        sync(fd)
+
+    monkeypatch.setattr(os, "fdatasync", fail)
+    recording.log(OUTPUT, bytes(10000))
+    recording.tick()
+    assert recording.full
+    due = recording.due()
+    assert due is not None and due > 100
+    with pytest.raises(WriterError, match="Input/output error; the end of the recording waits"):
+        recording.finish({"event": "end", "status": 0})
+    assert abandoned(str(tmp_path / "spool"))
+
+
+@pytest.mark.parametrize(("seconds", "forced"), [(0, 0), (2, 1)])
+def test_end_of_a_recording_is_forced_to_the_disk_where_more_than_a_second_could_be_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int, forced: int
+) -> None:
+    recording = make_recording(tmp_path, "second")
+    recording.start({"event": "start"}, None)
+    recording._began -= seconds * SECOND
+    files = forced_files(monkeypatch)
+    recording.log(OUTPUT, b"x")
+    recording.finish({"event": "end", "status": 0})
+    assert files == [str(tmp_path / "a.tlog")] * forced
+
+
+def test_writers_file_is_forced_to_the_disk_each_second_with_the_spool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = make_recording(tmp_path, "second")
+    recording.start({"event": "start"}, None)
+    recording._began -= 2 * SECOND
+    files = forced_files(monkeypatch)
+    recording.log(OUTPUT, b"x")
+    recording.tick()
+    wait_until(lambda: len(files) == 2, "they are not forced")
+    assert [Path(file).suffix for file in files] == [".tlog", ".spool"]
+    recording.finish({"event": "end", "status": 0})
+
+
+def forced_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that are forced to the disk from here on."""
+    files: list[str] = []
+    monkeypatch.setattr(
+        os, "fdatasync", lambda fd: files.append(os.readlink(f"/proc/self/fd/{fd}"))
+    )
+    return files
+
+
+def make_recording(folder: Path, sync: str) -> Recording:
+    """A recording into a.tlog in folder."""
+    return Recording(
+        Encoder(Identity("h", "r", "u", "t", 1, 1_700_000_000_000), 128),
+        FileWriter(str(folder / "a.tlog")),
+        10,
+        log_input=False,
+        log_output=True,
+        log_window=True,
+        spool=make(folder / "spool", sync=sync),
+    )
 
 
 events = st.lists(

@@ -145,6 +145,9 @@ class Store:
         self.ids += [message.id for message in messages]
         return len(messages)
 
+    def stored_in(self) -> int:
+        return -1
+
     def fileno(self) -> int:
         return -1
 

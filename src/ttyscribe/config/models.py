@@ -143,9 +143,11 @@ class Spool(Section):
     )
     sync: Literal["none", "second", "always"] = Field(
         default="second",
-        description='How often the spool is forced to the disk. With "always" a power cut loses'
-        ' nothing, with "second" at most a second; "none" leaves it to the system and still'
-        " survives the end of the recorder.",
+        description='How often the spool, and the file of the "file" writer, is forced to the'
+        ' disk. With "always" a power cut loses nothing, with "second" at most what a second'
+        ' brought; "none" leaves it to the system and still survives the end of the recorder.'
+        " What journald or syslog has taken is in its hands: see SyncIntervalSec= in"
+        " journald.conf(5).",
     )
 
 

@@ -102,6 +102,8 @@ class Recording:
         self._writer = writer
         self._latency = int(latency * 1e9)
         self._spool = spool
+        if spool is not None:
+            spool.store = writer.stored_in
         self._slow_down = slow_down or spool is None
         self._echo = echo
         self._look_for = look_for
@@ -253,6 +255,8 @@ class Recording:
             raise self._unwritten()
         if self._spool is None:
             return
+        if not self._spool.may_go(self.now()):
+            raise self._unwritten()
         if self._look_for:
             self._spool.leave_note()
         else:

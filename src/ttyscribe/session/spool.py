@@ -33,7 +33,7 @@ from ttyscribe.errors import SpoolError, reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from ttyscribe.tlog.encode import State
 
@@ -83,7 +83,9 @@ class Spool:
     """The spool file of one recording that is going on.
 
     tip is where the next frame goes, and read_at where read_back goes on. While
-    it is full nothing more should be captured; error says why.
+    it is full nothing more should be captured; error says why. store tells the
+    descriptor of the writer's own file, which is forced to the disk before the spool
+    forgets what it has; -1 for none.
     """
 
     def __init__(self, folder: str, name: str, about: bytes, *, limit: int, sync: str) -> None:
@@ -94,6 +96,7 @@ class Spool:
         """
         self.path = f"{folder}/{name}"
         self.error = ""
+        self.store: Callable[[], int] = _no_file
         self._name = name
         self._limit = limit
         self._always = sync == "always"
@@ -174,11 +177,15 @@ class Spool:
 
     def delivered(self, id: int) -> None:
         """The writer has taken the messages up to id."""
+        if self._always and not self._sync_store():
+            return
         os.pwrite(self._fd, DELIVERED.pack(id), DELIVERED_AT)
         self._dirty = True
 
     def checkpoint(self, state: State, bytes_in: int, bytes_out: int) -> None:
         """All frames are in messages that the writer has taken; state is the encoder's now."""
+        if self._always and not self._sync_store():
+            return
         generation = self._generation + 1
         slot = pack_slot(generation, state, bytes_in, bytes_out)
         os.pwrite(self._fd, slot, SLOTS_AT[generation % 2])
@@ -206,16 +213,21 @@ class Spool:
             self._grow(self.tip, now)
             if not self._full:
                 self._put_held(now)
+        if self._always and self._sync_failed and now >= self._retry_at:
+            # The next checkpoint tries again.
+            self._retry_at = now + _RETRY
         if self._dirty and self._each_second and now - self._synced_at >= _SECOND:
             self._synced_at = now
             if not self._syncing:
                 self._dirty = False
                 self._syncing = True
-                _thread.start_new_thread(self._sync_apart, (os.dup(self._fd),))
+                files = [os.dup(fd) for fd in (self.store(), self._fd) if fd >= 0]
+                _thread.start_new_thread(self._sync_apart, (files,))
 
     def due(self) -> int | None:
         """When tick has something to do, in nanoseconds since the recording began."""
-        at = self._retry_at if self._full or self._held else None
+        waits = self._full or self._held or (self._always and self._sync_failed)
+        at = self._retry_at if waits else None
         if self._dirty and self._each_second:
             sync_at = self._synced_at + _SECOND
             return sync_at if at is None else min(at, sync_at)
@@ -224,6 +236,15 @@ class Spool:
     def forked(self) -> None:
         """This process is a fork that goes on with the recording: its threads are gone."""
         self._syncing = False
+
+    def may_go(self, now: int) -> bool:
+        """Whether what the writer has taken is safe without us, as far as that is asked for.
+
+        now is nanoseconds since the recording began: one of less than a second is not waited for.
+        """
+        if self._always or (self._each_second and now > _SECOND):
+            return self._sync_store()
+        return True
 
     def close(self) -> None:
         """Let go of the file and leave it to recovery."""
@@ -337,6 +358,18 @@ class Spool:
                 self._retry_at = now + _RETRY
                 return
 
+    def _sync_store(self) -> bool:
+        fd = self.store()
+        if fd < 0:
+            return True
+        try:
+            os.fdatasync(fd)
+        except OSError as error:
+            self._note_sync(reason(error))
+            return False
+        self._sync_failed = ""
+        return True
+
     def _sync_now(self) -> None:
         try:
             os.fdatasync(self._fd)
@@ -344,22 +377,28 @@ class Spool:
         except OSError as error:
             self._note_sync(reason(error))
 
-    def _sync_apart(self, fd: int) -> None:
+    def _sync_apart(self, files: list[int]) -> None:
         """In a thread of its own, so that a slow disk does not stop the terminal."""
         try:
-            os.fdatasync(fd)
+            for fd in files:
+                os.fdatasync(fd)
             self._note_sync("")
         except OSError as error:
             self._note_sync(reason(error))
         finally:
-            os.close(fd)
+            for fd in files:
+                os.close(fd)
             self._syncing = False
 
     def _note_sync(self, failed: str) -> None:
         self._sync_failed = failed
         if failed:
             self._dirty = True
-            self.error = f"{self.path}: can't force the spool to the disk: {failed}"
+            self.error = f"{self.path}: can't force the recording to the disk: {failed}"
+
+
+def _no_file() -> int:
+    return -1
 
 
 def _write_all(fd: int, data: bytes, at: int) -> None:

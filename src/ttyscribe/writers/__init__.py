@@ -32,6 +32,9 @@ if TYPE_CHECKING:
         def fileno(self) -> int:
             """The descriptor to wait on until the store takes more; -1 if there is none."""
 
+        def stored_in(self) -> int:
+            """The descriptor of the file that we write ourselves; -1 if a service has one."""
+
         def close(self) -> None:
             """Let go of the store."""
 

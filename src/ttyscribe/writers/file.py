@@ -63,6 +63,10 @@ class FileWriter:
     def fileno(self) -> int:
         return -1
 
+    def stored_in(self) -> int:
+        # /dev/null and its like can't be forced to a disk.
+        return self._fd if stat.S_ISREG(os.fstat(self._fd).st_mode) else -1
+
     def close(self) -> None:
         os.close(self._fd)
 

@@ -80,6 +80,9 @@ class JournalWriter:
             return -1
         return self._socket.fileno()
 
+    def stored_in(self) -> int:
+        return -1
+
     def close(self) -> None:
         self._socket.close()
         if self._budget is not None:

@@ -55,5 +55,8 @@ class LimitedWriter:
     def fileno(self) -> int:
         return -1
 
+    def stored_in(self) -> int:
+        return self._writer.stored_in()
+
     def close(self) -> None:
         self._writer.close()

@@ -68,6 +68,9 @@ class SyslogWriter:
     def fileno(self) -> int:
         return self._socket.fileno()
 
+    def stored_in(self) -> int:
+        return -1
+
     def close(self) -> None:
         self._socket.close()
 
