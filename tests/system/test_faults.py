@@ -460,8 +460,51 @@ def test_outage_ends_a_shell_without_a_terminal_that_ignores_its_hangup(
     assert not machine.running("-c", script) and not machine.running("sleep", "3003")
 
 
+@pytest.mark.parametrize("ours", ["service"], indirect=True)
+@pytest.mark.parametrize("how", ["stopped", "restarted"])
+def test_journald_away_for_ten_seconds_in_the_middle_costs_no_byte(
+    machine: OwnMachine, ours: Side, how: str
+) -> None:
+    assert ours.values is not None
+    machine.configure({**ours.values, "writer": "journal", "notice": ""})
+    with contextlib.ExitStack() as daemons:
+        daemon = daemons.enter_context(machine.journald())
+        with ours.ssh_terminal() as terminal:
+            terminal.expect(rb"ready\$ ")
+            # Nothing is on its way to a journald that is to end, which would take it along.
+            wait_until(lambda: output_of(newest(machine)) == terminal.seen, "not recorded")
+            if how == "stopped":
+                daemon.send_signal(signal.SIGSTOP)
+            else:
+                daemon.terminate()
+                daemon.wait(10)
+            back = time.monotonic() + 10
+            number = 0
+            while time.monotonic() < back:
+                number += 1000
+                terminal.line(f"seq {number} {number + 999}; sleep 0.2; echo $(({number} / 7))-")
+                terminal.expect(b"\r\n%d-\r\n.*ready\\$ " % (number // 7))
+            if how == "stopped":
+                daemon.send_signal(signal.SIGCONT)
+            else:
+                daemons.enter_context(machine.journald())
+            terminal.line("echo back; exit 3")
+            assert terminal.finish() == 3
+        wait_until(lambda: b'"event":"end"' in newest(machine), "the recording has no end")
+        assert output_of(newest(machine)) == terminal.seen
+    assert len(terminal.seen) > number * 4
+
+
+def newest(machine: OwnMachine) -> bytes:
+    """The messages of the recording that began last, without what is recovered of others."""
+    lines = journal(machine).splitlines(keepends=True)
+    messages = [(parse(line, "journal"), line) for line in lines]
+    began = [message.rec for message, _ in messages if message.id == 1]
+    return b"".join(line for message, line in messages if message.rec in began[-1:])
+
+
 def journal(machine: OwnMachine) -> bytes:
-    """The messages that the machine's journal holds of its newest recording."""
+    """The messages that the machine's journal holds of the user's recordings."""
     subprocess.run(["journalctl", "--sync"], check=True)
     return subprocess.run(
         ["journalctl", "-o", "cat", "-a", "TLOG_USER=" + USER], capture_output=True, check=True
