@@ -614,7 +614,8 @@ def test_socket_whose_user_is_gone_ends_the_writer_as_without_us(tlog: Path) -> 
         theirs.close()
         assert ours.recv(2) == b"y\n"
         ours.close()
-        assert process.wait(timeout=20) == -signal.SIGPIPE
+        # A writer that just waits for room in a socket gets an error and no signal.
+        assert process.wait(timeout=20) in (1, -signal.SIGPIPE)
 
 
 def test_terminal_output_with_piped_input(tlog: Path) -> None:
