@@ -19,6 +19,7 @@ import pytest
 from tests.driving import wait_until
 
 from ttyscribe.recorder import wire
+from ttyscribe.session import skip
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPILE = ROOT / "packaging" / "compile-launcher"
@@ -295,13 +296,37 @@ def test_the_shell_gets_what_was_passed_and_nothing_else(service: Service) -> No
 
 
 def test_a_program_in_the_shells_place_has_its_own_words(service: Service) -> None:
-    process = service.start([b"-x"], {b"A": b"a", b"PYTHONNOUSERSITE": b""})
+    process = service.start([b"-x"])
     connection, _ = service.accept()
-    record(connection, [], b"/bin/sh", b"", b"ooo", b"/usr/bin/env", b"env", b"-u", b"A")
+    record(connection, [], b"/bin/sh", b"", b"ooo", b"/bin/echo", b"echo", b"-n", b"A")
+    assert connection.recv(wire.PACKET_MAX) == b"X0"
+    connection.send(wire.DONE)
+    assert process.communicate(timeout=TIMEOUT) == (b"A", b"")
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        dict.fromkeys([*skip.KEPT, *skip.ADDED], b"x"),
+        dict.fromkeys([name + b"_" for name in skip.KEPT], b"x"),
+        {b"LANG": b"de_DE.UTF-8", b"LC_ALL": b"C", b"TZ": b"Europe/Berlin", b"LANGUAGE": b"de"},
+        {b"LANG": b"/tmp/x", b"LC_ALL": b"../x", b"LC_TIME": b"", b"TZ": b"/tmp/x"},
+        {b"TZ": b":x", b"LOCPATH": b"/tmp", b"OPENSSL_CONF": b"/tmp/x", b"BASH_ENV": b"/tmp/x"},
+        {b"TZ": b"../x", b"BASH_FUNC_scp%%": b"() { bash; }", b"LD_PRELOAD": b"/tmp/x", b"A": b"a"},
+    ],
+)
+def test_a_program_in_the_shells_place_has_the_environment_that_the_python_client_makes(
+    service: Service, environ: dict[bytes, bytes]
+) -> None:
+    process = service.start([b"-x"], environ)
+    connection, _ = service.accept()
+    record(connection, [], b"/bin/sh", b"", b"ooo", b"/usr/bin/env", b"env", b"-0")
     assert connection.recv(wire.PACKET_MAX) == b"X0"
     connection.send(wire.DONE)
     out, _ = process.communicate(timeout=TIMEOUT)
-    assert sorted(out.splitlines()) == [b"PYTHONNOUSERSITE=1", b"SHELL=/bin/sh"]
+    expected = skip.environment_of({**environ, b"SHELL": b"/bin/sh"})
+    assert sorted(out.split(b"\0")[:-1]) == sorted(b"%b=%b" % item for item in expected.items())
 
 
 def test_signals_that_were_ignored_or_blocked_are_the_shells_as_well(service: Service) -> None:

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ttyscribe.config.models import Skip as SkipSettings
-from ttyscribe.session.skip import is_roots, skip_rule, split
+from ttyscribe.session.skip import environment_of, is_roots, skip_rule, split
 
 COMMANDS = SkipSettings().commands
 NAMES = ["scp", "rsync", "git-upload-pack", "git-receive-pack", "borg", "sftp-server", "git"]
@@ -53,7 +53,7 @@ SKIPPED = [
     ("rsync --server --sender -vlogDtpre.iLsfxCIvu . /srv/data/", "rsync --server"),
     ("rsync --server -logDtpre.iLsfxCIvu . with\\ space\\'s", "rsync --server"),
     ("git-upload-pack '/srv/git/it'\\''s.git'", "git-upload-pack"),
-    ("git-receive-pack '/srv/a'\\!'.git'", "git-receive-pack"),
+    ("git-upload-pack '/srv/a'\\!'.git'", "git-upload-pack"),
     ('borg serve --umask=077 --restrict-to-path "/srv/my backup"', "borg serve"),
     ("sftp-server", "sftp-server"),
     ("sftp-server -l INFO -e", "sftp-server"),
@@ -127,6 +127,8 @@ RECORDED = [
     "rsync --server --secluded-args .",
     "borg",
     "borg create serve",
+    # It runs the hooks of a repository that may be its user's.
+    "git-receive-pack x",
     "git upload-pack x",
     "git -c core.pager=bash upload-pack x",
     # sshd runs it itself; as a program it does not exist.
@@ -152,7 +154,7 @@ def test_what_is_executed_is_what_bash_would_run(line: str, rule: str, programs:
     assert found is not None
     by_bash = subprocess.run(["/bin/bash", "-c", line], env=environ, capture_output=True)
     directly = subprocess.run(
-        found.argv, executable=found.path, env=found.environ, capture_output=True
+        found.argv, executable=found.path, env=environment_of(environ), capture_output=True
     )
     assert by_bash.stderr == directly.stderr == b""
     assert by_bash.stdout == directly.stdout
@@ -213,6 +215,94 @@ def test_an_environment_that_loads_code_is_not_skipped(variable: str, programs: 
     assert skipped("scp -t x", programs, GIT_PROTOCOL="version=2", LANG="C") == "scp -t"
 
 
+ABOUT_THE_LOGIN = {
+    b"HOME": b"/home/alice",
+    b"LOGNAME": b"alice",
+    b"SSH_CONNECTION": b"192.0.2.1 1 192.0.2.2 22",
+    b"GIT_PROTOCOL": b"version=2",
+    b"LANG": b"de_DE.UTF-8",
+    b"LC_TIME": b"C",
+    b"TZ": b"Europe/Berlin",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (b"OPENSSL_CONF", b"/tmp/x"),
+        (b"OPENSSL_MODULES", b"/tmp/x"),
+        (b"OPENSSL_ENGINES", b"/tmp/x"),
+        (b"BASH_ENV", b"/tmp/x"),
+        (b"BASH_FUNC_scp%%", b"() { bash; }"),
+        (b"ENV", b"/tmp/x"),
+        (b"LOCPATH", b"/tmp/x"),
+        (b"NLSPATH", b"/tmp/x"),
+        (b"TZDIR", b"/tmp/x"),
+        (b"XDG_CONFIG_HOME", b"/tmp/x"),
+        (b"SSH_ASKPASS", b"/tmp/x"),
+        (b"LC_ALL", b"../../tmp/x"),
+        (b"TZ", b"/tmp/x"),
+        (b"TZ", b":/tmp/x"),
+        (b"TZ", b"../../../tmp/x"),
+    ],
+)
+def test_a_skipped_command_gets_only_what_is_known_to_be_harmless(
+    name: bytes, value: bytes
+) -> None:
+    assert environment_of(ABOUT_THE_LOGIN).items() >= ABOUT_THE_LOGIN.items()
+    made = environment_of({**ABOUT_THE_LOGIN, name: value, b"PATH": b"/home/alice/bin"})
+    assert made.get(name) != value
+    assert made[b"PATH"] == b"/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def test_a_genuine_program_runs_nothing_that_openssls_variables_name(tmp_path: Path) -> None:
+    """A provider named by the user's configuration is loaded, and may do anything."""
+    (tmp_path / "evil.c").write_text(
+        "#include <unistd.h>\n"
+        "__attribute__((constructor)) static void go(void)"
+        ' { write(1, "taken over\\n", 11); _exit(0); }\n'
+    )
+    module = tmp_path / "evil.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", module, tmp_path / "evil.c"], check=True)
+    configuration = tmp_path / "openssl.cnf"
+    configuration.write_text(
+        "openssl_conf = init\n[init]\nproviders = all\n[all]\nevil = evil\n"
+        f"[evil]\nmodule = {module}\nactivate = 1\n"
+    )
+    # What borg does, and with it the library that rsync is linked with.
+    code = "import hashlib; hashlib.sha256(); print('genuine')"
+    for environ in (
+        {b"OPENSSL_CONF": os.fsencode(configuration)},
+        environment_of({b"OPENSSL_CONF": os.fsencode(configuration)}),
+    ):
+        argv = ["/usr/bin/python3", "-c", code]
+        run = subprocess.run(argv, env=environ, stdout=subprocess.PIPE, check=True)
+        assert run.stdout == (b"taken over\n" if len(environ) == 1 else b"genuine\n")
+
+
+def test_git_upload_pack_runs_nothing_of_its_users_configuration(tmp_path: Path) -> None:
+    took = tmp_path / "took"
+    hook = tmp_path / "hook"
+    hook.write_text(f'#!/bin/sh\ntouch {took}\nexec "$@"\n')
+    hook.chmod(0o755)
+    (tmp_path / ".gitconfig").write_text(f"[uploadpack]\npackObjectsHook = {hook}\n")
+    repository = tmp_path / "repository"
+    git = ["git", "-C", str(repository), "-c", "user.name=a", "-c", "user.email=a@example.com"]
+    subprocess.run(["git", "init", "-q", str(repository)], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+    environ = {b"HOME": os.fsencode(tmp_path), b"PATH": b"/usr/bin:/bin"}
+    script = tmp_path / "upload"
+    for number, variables in enumerate((environ, environment_of(environ))):
+        words = " ".join(f"'{os.fsdecode(k)}={os.fsdecode(v)}'" for k, v in variables.items())
+        script.write_text(f'#!/bin/sh\nexec env -i {words} git-upload-pack "$@"\n')
+        script.chmod(0o755)
+        copy = tmp_path / f"copy{number}"
+        clone = ["git", "clone", "-q", "--no-local", "-u", str(script), str(repository), str(copy)]
+        subprocess.run(clone, check=True)
+        assert took.exists() == (number == 0)
+        took.unlink(missing_ok=True)
+
+
 def test_startup_files_of_the_shell_can_not_take_a_skipped_command_over(
     programs: Path, tmp_path: Path
 ) -> None:
@@ -223,7 +313,8 @@ def test_startup_files_of_the_shell_can_not_take_a_skipped_command_over(
     environ = {b"PATH": os.fsencode(programs), b"BASH_ENV": os.fsencode(startup)}
     found = skip_rule("scp -t x", COMMANDS, "/bin/bash", environ)
     assert found is not None
-    subprocess.run(found.argv, executable=found.path, env=found.environ, stdout=subprocess.DEVNULL)
+    given = environment_of(environ)
+    subprocess.run(found.argv, executable=found.path, env=given, stdout=subprocess.DEVNULL)
     assert not took.exists()
 
 

@@ -559,6 +559,38 @@ def test_sftp_works(bash: Side, ours: Side, tmp_path: Path) -> None:
     compared(bash, ours, transfer)
 
 
+def test_git_transfers_work_and_what_a_hook_of_the_users_shows_is_recorded(
+    ours: Side, tmp_path: Path
+) -> None:
+    ours.enter()
+    name = f"{ours.name}-{tmp_path.name}.git"
+    hook = f"{name}/hooks/pre-receive"
+    made = ours.ssh(
+        f"git init -q --bare {name} && cat >{hook} && chmod +x {hook}",
+        data=b"#!/bin/bash\necho by the hook\n",
+    )
+    assert made.status == 0
+    work = tmp_path / "work"
+    git = ["git", "-C", str(work), "-c", "user.name=a", "-c", "user.email=a@example.com"]
+    subprocess.run(["git", "init", "-q", str(work)], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+    environ = {**os.environ, "GIT_SSH_COMMAND": f"ssh -F {ours.sshd.folder}/ssh_config"}
+    push = [*git, "push", f"host:{name}", "HEAD:refs/heads/main"]
+    pushed = subprocess.run(push, env=environ, stderr=subprocess.PIPE, check=True)
+    assert b"by the hook" in pushed.stderr
+    log = ours.log
+    assert log is not None
+    wait_until(lambda: b"by the hook" in log.read_bytes(), "the hook's output, recorded")
+    fetch = [*git, "fetch", f"host:{name}", "main"]
+    subprocess.run(fetch, env=environ, stderr=subprocess.PIPE, check=True)
+
+    def rules() -> list[object]:
+        found = [message.extra or {} for made in ours.recordings().values() for message in made]
+        return [extra["rule"] for extra in found if "rule" in extra and name in str(extra)]
+
+    wait_until(lambda: rules() == ["git-upload-pack"], "the fetch, counted")
+
+
 def test_sshd_with_pam(machine: OwnMachine, bash: Side, ours: Side, tmp_path: Path) -> None:
     server = Sshd(tmp_path / "pam", pam=True)
     plain = Side(machine, server, "plain", bash.shell, None, None)

@@ -307,10 +307,10 @@ class Login:
 
     def _program(self, path: str, argv: list[str], shell: Child) -> Child:
         """A program whose contents are not recorded, as skip.py says that it is run."""
-        from ttyscribe.session.skip import ADDED
+        from ttyscribe.session.skip import environment_of
         from ttyscribe.terminal import Child
 
-        return Child(path, argv, {**shell.environ, **ADDED}, shell.ignored)
+        return Child(path, argv, environment_of(shell.environ), shell.ignored)
 
     def _begun(self, notice: str) -> None:
         """The session is being recorded; the shell is still to be started."""

@@ -233,12 +233,12 @@ class Skip(Section):
             "scp -f",
             "rsync --server",
             "git-upload-pack",
-            "git-receive-pack",
             "borg serve",
         ],
         description="The commands that are skipped when nothing but one of them is asked for and"
         " there is no terminal. A program's name or path and the words that must follow; a list"
-        " here replaces the built-in one.",
+        " here replaces the built-in one. They are run without the shell's startup files,"
+        " and so without a umask that is set there.",
     )
 
 

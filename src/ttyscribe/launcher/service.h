@@ -24,8 +24,6 @@
 #define OURSELVES "ttyscribe: "
 #define SSH_TTY "SSH_TTY="
 #define SHELL_VARIABLE "TLOG_REC_SESSION_SHELL="
-// session/skip.py, ADDED
-#define FOR_PROGRAM "PYTHONNOUSERSITE="
 
 enum { NOT_EXECUTABLE = 126, NOT_FOUND = 127 };
 enum { TO_PYTHON = -1 };
@@ -43,6 +41,18 @@ static const char *const SENT[] = {
     "PATH=", SHELL_VARIABLE,
 };
 enum { SENT_COUNT = sizeof SENT / sizeof *SENT };
+
+// session/skip.py: what a program in the shell's place gets of the environment, and besides.
+static const char *const KEPT[] = {
+    "HOME=", "USER=", "LOGNAME=", "SHELL=", "MAIL=", "TERM=", "TMPDIR=", "GIT_PROTOCOL=",
+    "SSH_CLIENT=", "SSH_CONNECTION=", "SSH_ORIGINAL_COMMAND=", "XDG_RUNTIME_DIR=",
+};
+static const char *const ADDED[] = {
+    "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+    "PYTHONNOUSERSITE=1",
+    "GIT_CONFIG_GLOBAL=/dev/null",
+};
+enum { KEPT_COUNT = sizeof KEPT / sizeof *KEPT, ADDED_COUNT = sizeof ADDED / sizeof *ADDED };
 
 // One more byte, to end the last field.
 static char packet[PACKET_MAX + 1];
@@ -390,11 +400,34 @@ static int tell_not_started(const char *path, int number)
 
 // ---- The shell
 
-// The environment with SHELL for path, and FOR_PROGRAM if that is no shell, or NULL.
+static bool contains(const char *text, const char *part)
+{
+    for (; *text; text++)
+        if (begins(text, part, false))
+            return true;
+    return false;
+}
+
+// Whether a program in the shell's place gets this entry: session/skip.py, _is_kept.
+static bool is_kept(const char *entry)
+{
+    size_t length = name_length(entry);
+    const char *value = entry + length + 1;
+    if (begins(entry, "TZ=", false))
+        return *value != '/' && *value != ':' && !contains(value, "..");
+    if (begins(entry, "LANG=", false) || begins(entry, "LC_", false))
+        return !contains(value, "/");
+    for (size_t i = 0; i < KEPT_COUNT; i++)
+        if (begins(entry, KEPT[i], false))
+            return true;
+    return false;
+}
+
+// The environment with SHELL for path, or NULL; of a program that is no shell, the little it gets.
 static char **environment_for(const char *path, bool program, char **environment)
 {
     size_t entries = count(environment);
-    size_t size = (entries + 3) * sizeof(char *);
+    size_t size = (entries + ADDED_COUNT + 2) * sizeof(char *);
     char **made = memory(size + strlen("SHELL=") + strlen(path) + 1);
     if (!made)
         return NULL;
@@ -404,8 +437,7 @@ static char **environment_for(const char *path, bool program, char **environment
     size_t n = 0;
     bool given = false;
     for (size_t i = 0; i < entries; i++) {
-        if (begins(environment[i], SHELL_VARIABLE, false)
-            || (program && begins(environment[i], FOR_PROGRAM, false)))
+        if (begins(environment[i], SHELL_VARIABLE, false) || (program && !is_kept(environment[i])))
             continue;
         bool is_shell = begins(environment[i], "SHELL=", false);
         given = given || is_shell;
@@ -413,8 +445,8 @@ static char **environment_for(const char *path, bool program, char **environment
     }
     if (!given)
         made[n++] = text;
-    if (program)
-        made[n++] = FOR_PROGRAM "1";
+    for (size_t i = 0; program && i < ADDED_COUNT; i++)
+        made[n++] = (char *)ADDED[i];
     return made;
 }
 

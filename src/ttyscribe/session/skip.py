@@ -17,11 +17,17 @@ command. Skipped commands need:
 - a program that root installed: its file, and each folder and link on the way to
   it, belong to root and are writable to nobody else. The name is looked up in PATH
   as a shell would, and what is found first counts, not the first that is root's;
-- an environment without variables that make programs load or run something else.
+- an environment in which nothing is set that is meant for these programs, and may load
+  or run something else. It has to be in force, so it is recorded in full.
+
+Of the environment a skipped command gets what programs need to know of a login, and
+nothing else (environment_of): more variables make some program or library of it read a
+file or run a program of the user's choice (OPENSSL_CONF, LOCPATH) than a list can name.
 
 That the program is the genuine one is all this promises. A program that itself runs
 what its user has prepared, as git-receive-pack runs the hooks of the user's own
-repositories, is skipped with all it does: leave it out of "skip" for such users.
+repositories, would be skipped with all it does, and so is none of the default ones.
+git-upload-pack does so only by git's configuration for the user, which it does not get.
 """
 
 from __future__ import annotations
@@ -52,12 +58,25 @@ _RSYNC_REFUSED = (
     "--protect-args",
 )  # fmt: skip
 
-# Variables by which the programs, or what runs them, load or start other code.
-_LOADING = (b"LD_", b"PYTHON", b"PERL", b"RUBY", b"GIT_", b"BORG_", b"RSYNC_", b"GCONV_PATH")
+# What the programs, or what loads them, are told by variables is not to be left out unseen.
+_LOADING = (
+    b"LD_", b"PYTHON", b"PERL", b"RUBY", b"GIT_", b"BORG_", b"RSYNC_", b"OPENSSL_", b"GCONV_PATH",
+)  # fmt: skip
 _HARMLESS = (b"GIT_PROTOCOL",)
 
-# Python programs (borg) would run what is in the user's own site-packages.
-ADDED = {b"PYTHONNOUSERSITE": b"1"}
+# What a skipped command gets of the environment. It is the same in launcher/service.h.
+KEPT = (
+    b"HOME", b"USER", b"LOGNAME", b"SHELL", b"MAIL", b"TERM", b"TMPDIR", b"GIT_PROTOCOL",
+    b"SSH_CLIENT", b"SSH_CONNECTION", b"SSH_ORIGINAL_COMMAND", b"XDG_RUNTIME_DIR",
+)  # fmt: skip
+ADDED = {
+    # Only root's programs, whatever a program starts in turn.
+    b"PATH": b"/usr/sbin:/usr/bin:/sbin:/bin",
+    # Python programs (borg) would run what is in the user's own site-packages.
+    b"PYTHONNOUSERSITE": b"1",
+    # In its user's configuration git finds commands to run (uploadpack.packObjectsHook).
+    b"GIT_CONFIG_GLOBAL": b"/dev/null",
+}
 
 _LINKS_LIMIT = 40
 
@@ -66,16 +85,15 @@ class Skip:
     """A command that is not recorded.
 
     rule is the configured entry that it matches. path is the program to
-    execute, argv its argument vector, environ its environment.
+    execute, argv its argument vector. Its environment is environment_of the login's.
     """
 
-    __slots__ = ("argv", "environ", "path", "rule")
+    __slots__ = ("argv", "path", "rule")
 
-    def __init__(self, rule: str, path: str, argv: list[str], environ: dict[bytes, bytes]) -> None:
+    def __init__(self, rule: str, path: str, argv: list[str]) -> None:
         self.rule = rule
         self.path = path
         self.argv = argv
-        self.environ = environ
 
 
 def skip_rule(
@@ -101,7 +119,13 @@ def skip_rule(
     path = _find(words[0], environ)
     if path is None or not is_roots(path):
         return None
-    return Skip(rule, path, words, {**environ, **ADDED})
+    return Skip(rule, path, words)
+
+
+def environment_of(environ: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """What of a login's environment a skipped command is executed with."""
+    kept = {name: value for name, value in environ.items() if _is_kept(name, value)}
+    return {**kept, **ADDED}
 
 
 def split(command_line: str) -> list[str] | None:
@@ -184,6 +208,16 @@ def _is_only_roots(status: os.stat_result) -> bool:
 
 def _is_plain_environment(environ: Mapping[bytes, bytes]) -> bool:
     return not any(name.startswith(_LOADING) and name not in _HARMLESS for name in environ)
+
+
+def _is_kept(name: bytes, value: bytes) -> bool:
+    if name == b"TZ":
+        # Not a path: the name of a file in the system's folder, or a rule (tzset(3)).
+        return not value.startswith((b"/", b":")) and b".." not in value
+    if name == b"LANG" or name.startswith(b"LC_"):
+        # The name of a locale; a path would be one to read it from.
+        return b"/" not in value
+    return name in KEPT
 
 
 def _matches(words: list[str], rule: list[str]) -> bool:
