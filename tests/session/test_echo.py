@@ -255,6 +255,85 @@ def test_the_loop_grows_without_bound_unless_it_is_filtered(
     assert with_filter[-1] <= with_filter[30] + 20
 
 
+def as_folded(message: Message) -> bytes:
+    data = message.data
+    return b"".join(data[at : at + 200] + b"\r\n" for at in range(0, len(data), 200))
+
+
+def as_journalctl_json_with_fields(message: Message) -> bytes:
+    """All that journald adds; among it the id, in a field of its own."""
+    fields = {f"_FIELD_{number}": "value of a field" for number in range(40)}
+    entry = {**fields, "TLOG_REC": REC, "MESSAGE": message.data.decode()}
+    return json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode() + b"\r\n"
+
+
+# More bytes in a second than any bound that is one would allow.
+UNBOUNDED = 700_000
+
+
+def logged_in_seconds(
+    shown: Callable[[Message], bytes], seconds: int, *, slowed: bool
+) -> list[int]:
+    """Bytes of a loop's output that are logged in each second; the last one may be UNBOUNDED."""
+    encoder = Encoder(IDENTITY, 2048)
+    echo = EchoFilter(REC)
+    fresh = encoder.add(0, OUTPUT, b"$ tail -f recording\r\n" + b"text " * 2000)
+    echo.wrote(fresh)
+    shown_yet = b"".join(map(shown, fresh))
+    counts = [0] * seconds
+    for step in range(seconds * 500):
+        now = step * 2_000_000
+        if slowed and now < echo.paused_until:
+            continue
+        data, shown_yet = shown_yet[:READ], shown_yet[READ:]
+        logged = echo.filter(data)
+        echo.slow_down(logged, now)
+        counts[step // 500] += len(logged)
+        fresh = encoder.add(now, OUTPUT, logged) if logged else []
+        if step % 500 == 499:
+            fresh += encoder.flush()
+        echo.wrote(fresh)
+        shown_yet += b"".join(map(shown, fresh))
+        if counts[step // 500] > UNBOUNDED:
+            break
+    return counts
+
+
+@pytest.mark.parametrize("shown", [as_folded, as_journalctl_json_with_fields])
+def test_a_loop_whose_messages_are_not_recognised_is_slowed_to_a_constant_rate(
+    shown: Callable[[Message], bytes],
+) -> None:
+    without = logged_in_seconds(shown, 60, slowed=False)
+    slowed = logged_in_seconds(shown, 60, slowed=True)
+    print(f"{shown.__name__}: without {without[:20]}; slowed {slowed[::6]}")
+    assert max(without) > UNBOUNDED
+    assert sum(slowed[-10:]) <= 10 * 32768 + READ
+    assert sum(slowed[-10:]) > 9 * 32768
+
+
+def test_one_look_at_the_own_recording_is_not_slowed_down() -> None:
+    echo = EchoFilter(REC)
+    for number in range(100):
+        data = REC.encode() + b" text" * 500
+        echo.slow_down(echo.filter(data), number)
+    assert echo.paused_until == 0
+    # Nor is what comes after it.
+    for number in range(1000):
+        echo.slow_down(echo.filter(b"other text" * 400), number)
+    assert echo.paused_until == 0
+
+
+@pytest.mark.parametrize("wrapped", [b"", b" \b", b"\r\n"])
+def test_the_id_is_known_again_in_reads_of_a_byte_and_where_a_line_is_wrapped(
+    wrapped: bytes,
+) -> None:
+    echo = armed([])
+    data = wrapped.join([REC[:20].encode(), REC[20:].encode()]) + b"x" * 1000
+    for byte in data * 2000:
+        echo.slow_down(echo.filter(bytes([byte])), 0)
+    assert echo.paused_until > 0
+
+
 def test_reading_the_growing_recording_to_its_end_comes_to_an_end() -> None:
     """cat of the own file: each read is logged to the end of what is still to be read."""
     encoder = Encoder(IDENTITY, 2048)

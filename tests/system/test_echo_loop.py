@@ -12,21 +12,28 @@ import time
 from pathlib import Path
 
 import ptyprocess
+import pytest
 
 ROUNDS = 4
+# More than the filter's constant rate makes of messages in a second, in every form below.
+BOUND = 150_000
+# After this many seconds the loop runs at its constant rate; unbounded, each second doubles it.
+SETTLES = 10
+MEASURED = 6
 
 
-def run_for(argv: list[str], seconds: float, sample: Path) -> list[int]:
-    """Run argv on a pty for so long; the size of the file sample at each second."""
+def run_for(argv: list[str], seconds: float, sample: Path | None = None) -> list[int]:
+    """Run argv on a pty for so long; the size of sample, or else of what was shown, each second."""
     process = ptyprocess.PtyProcess.spawn(argv)
     sizes: list[int] = []
+    shown = 0
     began = time.monotonic()
     try:
         while len(sizes) < seconds:
             if select.select([process.fd], [], [], 0.05)[0]:
-                os.read(process.fd, 65536)
+                shown += len(os.read(process.fd, 65536))
             if time.monotonic() - began > len(sizes) + 1:
-                sizes.append(sample.stat().st_size)
+                sizes.append(shown if sample is None else sample.stat().st_size)
     finally:
         process.terminate(force=True)
     return sizes
@@ -40,6 +47,42 @@ def test_tail_of_the_own_recording_comes_to_rest(tmp_path: Path) -> None:
     # A latency is a second: whatever was still to be echoed is, and then there is quiet.
     assert sizes[-1] == sizes[-2] == sizes[-3]
     assert sizes[-1] < 20_000
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "tail -n +1 -f {} | stdbuf -o0 fold -w 200",
+        "tail -n +1 -f {} | grep --line-buffered --color=always user",
+        "less +F {}",
+    ],
+)
+def test_the_own_recording_in_another_form_grows_at_a_constant_rate(
+    form: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "own.tlog"
+    command = f"until [ -s {file} ]; do :; done; {form.format(file)}"
+    argv = [sys.executable, "-I", "-m", "ttyscribe", "rec", "-q", "-o", str(file)]
+    sizes = run_for([*argv, "--latency", "1", "-c", command], SETTLES + MEASURED, file)
+    assert grown(sizes) < BOUND * MEASURED, sizes
+    # It is a loop that goes on, and nothing of it is left out.
+    assert grown(sizes) > 0
+
+
+@pytest.mark.usefixtures("journald")
+@pytest.mark.parametrize("form", ["short", "json", "json-pretty", "verbose"])
+def test_the_journal_followed_in_any_form_grows_at_a_constant_rate(form: str) -> None:
+    # The shell's parent is what records.
+    command = f"exec journalctl --no-pager --follow --output={form} --lines=3 _PID=$PPID"
+    argv = [sys.executable, "-I", "-m", "ttyscribe", "rec", "-q", "--writer", "journal"]
+    sizes = run_for([*argv, "--latency", "1", "-c", command], SETTLES + MEASURED)
+    assert sizes[-1] > 0
+    assert grown(sizes) < BOUND * MEASURED, sizes
+
+
+def grown(sizes: list[int]) -> int:
+    """By how much in the last MEASURED seconds."""
+    return sizes[-1] - sizes[-1 - MEASURED]
 
 
 def test_what_is_elided_is_named_and_is_in_the_recording(tmp_path: Path) -> None:

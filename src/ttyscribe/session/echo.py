@@ -19,6 +19,12 @@ Messages are remembered from when the recording's id is first seen in the output
 Sessions that never show it, nearly all, pay for one search in each read. What was
 written before that is logged again if it is shown, which ends where remembering
 began.
+
+A message that comes back in another form (folded, in colours, within the fields of
+`journalctl -o json`) is logged as it is, and each may make more than one new message.
+Such a loop can't be told from a user who prints the recording's id, so nothing is left
+out: output that goes on showing the id, or what surrounds elided messages, is slowed
+down to a constant rate, at which the recording then grows.
 """
 
 from __future__ import annotations
@@ -35,6 +41,14 @@ _PIECE = 4096
 _DIGEST = 16
 # How many messages are remembered: some 40 MB of a recording with the default payload.
 _REMEMBERED = 16384
+# Such output is slowed down to so many bytes a second, after so many that are logged at
+# full speed: one look at the own recording is no loop.
+_RATE = 32768
+_BURST = 524288
+# So much output after the id, or after what was elided, counts as part of the loop.
+_SPAN = 16384
+# Where a line is wrapped on the screen, less and others put these into it.
+_WRAPPING = b" \b\r\n"
 _ID = b'"id":'
 # Digits of an id, and the comma after it.
 _ID_SIZE = 20
@@ -43,7 +57,8 @@ _ID_SIZE = 20
 class EchoFilter:
     """Finds the messages of the recording rec in its own output.
 
-    Every message has to pass wrote as soon as it is made, and all output filter.
+    Every message has to pass wrote as soon as it is made, and all output filter; what is
+    logged of it then slow_down. Until paused_until no more output may be captured.
     """
 
     def __init__(self, rec: str) -> None:
@@ -59,6 +74,13 @@ class EchoFilter:
         self._line_end = b""
         self._ids: list[int] = []
         self._bytes = 0
+        # Nanoseconds of the recording's time.
+        self.paused_until = 0
+        self._elided = False
+        self._tail = b""
+        self._span = 0
+        self._allowed = _BURST
+        self._charged_at = 0
 
     def wrote(self, messages: Sequence[Message]) -> None:
         """Remember messages that were made just now, before a writer can show them to anyone."""
@@ -81,12 +103,31 @@ class EchoFilter:
         """What of the output data is to be logged; data itself if nothing is an echo."""
         if self._digest is None:
             if self._rec not in data and self._rec not in self._carry + data[: self._border]:
-                self._carry = data[-self._border :]
+                self._carry = _end_of(self._carry, data, self._border)
                 return data
             self._digest = _digest()
             self._carry = b""
             return data
         return self._elide(data)
+
+    def slow_down(self, logged: bytes, now: int) -> None:
+        """Set paused_until, when logged was what is left of the output at the time now."""
+        if self._digest is None:
+            return
+        if self._elided or self._shows_id(logged):
+            charged = len(logged)
+            self._span = _SPAN
+        else:
+            charged = min(len(logged), self._span)
+            self._span -= charged
+        self._elided = False
+        if not charged:
+            return
+        filled = (now - self._charged_at) * _RATE // 1_000_000_000
+        self._allowed = min(self._allowed + filled, _BURST) - charged
+        self._charged_at = now
+        if self._allowed < 0:
+            self.paused_until = now - self._allowed * 1_000_000_000 // _RATE
 
     def take(self) -> dict[str, object] | None:
         """The member for the marker of what was elided since the last call; None if nothing was.
@@ -106,6 +147,12 @@ class EchoFilter:
         self._ids = []
         self._bytes = 0
         return member
+
+    def _shows_id(self, logged: bytes) -> bool:
+        seen = (self._tail + logged).translate(None, _WRAPPING)
+        # The wrapping is between, twice at the most.
+        self._tail = _end_of(self._tail, logged, self._border + 2 * len(_WRAPPING))
+        return self._rec in seen
 
     def _elide(self, data: bytes) -> bytes:
         """Walk over data, with what came before and may belong to it."""
@@ -148,6 +195,7 @@ class EchoFilter:
                 # Its beginning is logged, and so is the end of that line.
                 echo.whole_line = False
             self._bytes += at + size - max(at, new)
+            self._elided = True
             at += size
             if echo.done == 0:
                 self._ids.append(echo.id)
@@ -219,6 +267,11 @@ class _Echo:
     def next_digest(self) -> bytes:
         start = self.done // _PIECE * _DIGEST
         return self.shape.digests[start : start + _DIGEST]
+
+
+def _end_of(before: bytes, data: bytes, size: int) -> bytes:
+    """The last size bytes of the output, in which the id may have begun."""
+    return (data if len(data) >= size else before + data)[-size:]
 
 
 def _escaped(data: bytes) -> bytes:

@@ -73,6 +73,8 @@ class Pump:
         self._frozen = False
         self._keyboard_held = False
         self._frozen_at = 0
+        # Output, while it shows the recording itself faster than that may grow.
+        self._paused = False
         self.on_freeze: Callable[[bool], None] = _ignore
         # Called while the pty is still there.
         self.on_hang_up: Callable[[], None] = _nothing
@@ -186,9 +188,15 @@ class Pump:
             self._release()
         if self._recording.full != self._frozen:
             self._freeze(not self._frozen)
+        if self._recording.paused_until and self._is_paused() != self._paused:
+            self._pause(not self._paused)
 
     def _timeout(self) -> int | None:
         due = self._recording.due()
+        if self._paused:
+            left = self._recording.paused_until - self._recording.now()
+            left = max(0, left // 1_000_000 + 1)
+            due = left if due is None else min(due, left)
         until = self._until()
         if until is None:
             return due
@@ -284,7 +292,7 @@ class Pump:
         """Poll the source, or not while it has to wait."""
         if not relay.open:
             return
-        held = self._keyboard_held and relay.kind == INPUT
+        held = self._keyboard_held if relay.kind == INPUT else self._paused
         if relay.paused or self._frozen or held:
             try:
                 self._poll.unregister(relay.fd)
@@ -299,6 +307,15 @@ class Pump:
         for relay in self._inputs + self._outputs:
             self._listen(relay)
         self.on_freeze(frozen)
+
+    def _is_paused(self) -> bool:
+        return self._recording.now() < self._recording.paused_until
+
+    def _pause(self, paused: bool) -> None:
+        """Leave output with its source for now, but listen to the keyboard."""
+        self._paused = paused
+        for relay in self._outputs:
+            self._listen(relay)
 
     def _at_prompt(self) -> bool:
         try:

@@ -26,6 +26,7 @@ class RawLog:
     def __init__(self, fd: int, path: str) -> None:
         self.error: WriterError | None = None
         self.log_input = False
+        self.paused_until = 0
         self._fd = fd
         self._path = path
         self._pending = b""

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
         def full(self) -> bool: ...
         @property
         def holds(self) -> bool: ...
+        @property
+        def paused_until(self) -> int: ...
         def now(self) -> int: ...
         def start(self, member: Mapping[str, object], window: bytes | None) -> None: ...
         def log(self, kind: str, data: bytes) -> None: ...
@@ -140,6 +142,11 @@ class Recording:
         return self._error
 
     @property
+    def paused_until(self) -> int:
+        """When more output may be captured, as now counts, if it shows the recording itself."""
+        return self._echo.paused_until if self._echo is not None else 0
+
+    @property
     def waiting(self) -> int:
         """How many messages the writer has not taken yet."""
         return len(self._queue)
@@ -173,6 +180,7 @@ class Recording:
                     data = self._echo.filter(data)
                     if not data:
                         return
+                    self._echo.slow_down(data, self.now())
                 self._record(self.now(), kinds.OUTPUT, data)
         elif kind == INPUT:
             self.bytes_in += len(data)

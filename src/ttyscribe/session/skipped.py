@@ -30,6 +30,7 @@ class SkippedLog:
     """
 
     log_input = False
+    paused_until = 0
 
     def __init__(self, recording: Recording, skip: Skip, command: str) -> None:
         self._recording = recording
