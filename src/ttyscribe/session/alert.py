@@ -3,16 +3,22 @@
 
 from __future__ import annotations
 
+import time
+
 from ttyscribe.errors import WriterError
 from ttyscribe.events import Message
 from ttyscribe.writers.journal import JournalWriter
 from ttyscribe.writers.syslog import SyslogWriter
 
+_PATIENCE = 0.5
+_PAUSE = 0.02
+
 
 def alert(text: str, user: str = "") -> bool:
     """Log one line at alert priority to syslog, or else to the journal; return whether one took it.
 
-    Never blocks and never fails: what it reports is trouble enough.
+    Never fails, and waits no longer than half a second for logs that are busy: what it
+    reports is trouble enough.
     """
     return _log(text, user, "alert")
 
@@ -24,17 +30,24 @@ def warn(text: str, user: str = "") -> bool:
 
 def _log(text: str, user: str, priority: str) -> bool:
     message = Message(text.encode("utf-8", "replace"), "", user, 0, 0)
-    for writer in (
+    writers = (
         lambda: SyslogWriter("authpriv", priority),
         lambda: JournalWriter(priority, augment=False),
-    ):
-        try:
-            opened = writer()
+    )
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        busy = False
+        for writer in writers:
             try:
-                if opened.write([message]):
-                    return True
-            finally:
-                opened.close()
-        except (WriterError, OSError):
-            continue
-    return False
+                opened = writer()
+                try:
+                    if opened.write([message]):
+                        return True
+                    busy = True
+                finally:
+                    opened.close()
+            except (WriterError, OSError):
+                continue
+        if not busy or time.monotonic() >= deadline:
+            return False
+        time.sleep(_PAUSE)
