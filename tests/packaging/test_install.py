@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.machinery
+import importlib.util
 import os
 import pwd
 import shutil
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from tests.system.machine import LOCK
@@ -71,6 +75,7 @@ def test_every_line_of_the_table_is_installed_with_its_mode(staged: Path) -> Non
         "usr/lib/ttyscribe": 0o755,
         "usr/lib/tmpfiles.d/ttyscribe.conf": 0o644,
         "etc/ttyscribe": 0o755,
+        "etc/ttyscribe/prefix": 0o644,
         "etc/ttyscribe/rec-session.conf.d": 0o755,
         "etc/ttyscribe/rec.conf.d": 0o755,
         "etc/ttyscribe/play.conf.d": 0o755,
@@ -138,6 +143,29 @@ def test_another_prefix(tmp_path: Path) -> None:
     assert not (tmp_path / "usr").exists()
     run(UNINSTALL, "--destdir", tmp_path, "--prefix", "/opt/rec")
     assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
+
+
+@pytest.mark.parametrize("known_by", ["what was written down", "the list of shells", "a user"])
+def test_uninstalling_another_prefix_changes_nothing(stage: Path, known_by: str) -> None:
+    if known_by != "what was written down":
+        (stage / "etc/ttyscribe/prefix").unlink()
+    if known_by == "the list of shells":
+        (stage / "etc/shells").write_text(f"/bin/sh\n{SHELL}\n")
+    if known_by == "a user":
+        (stage / "etc/passwd").write_text(f"ann:x:1001:1001::/:{SHELL}\n")
+    before = tree(stage)
+    done = subprocess.run(
+        [UNINSTALL, "--destdir", stage, "--prefix", "/opt/rec"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "packaging/uninstall: there is no installation at /opt/rec, but one at /usr:"
+        " use --prefix /usr; nothing was removed\n"
+    )
+    assert tree(stage) == before
 
 
 def test_uninstall_leaves_no_file(stage: Path) -> None:
@@ -229,6 +257,33 @@ def test_users_of_our_shell_get_a_plain_one(stage: Path) -> None:
     assert not (stage / link[1:]).is_symlink()
 
 
+@pytest.mark.parametrize(("listed", "shell"), [(True, "/bin/zsh"), (False, "/bin/bash")])
+def test_users_get_the_configured_shell_if_it_is_a_valid_one(
+    stage: Path, listed: bool, shell: str
+) -> None:
+    (stage / "bin").mkdir()
+    for name in ("bash", "zsh"):
+        (stage / "bin" / name).write_text("#!\n")
+        (stage / "bin" / name).chmod(0o755)
+    (stage / "etc/shells").write_text("/bin/sh\n/bin/zsh\n" if listed else "/bin/sh\n")
+    (stage / "etc/ttyscribe/rec-session.conf").write_text('{"shell": "/bin/zsh"}\n')
+    passwd = stage / "etc/passwd"
+    passwd.write_text(f"ann:x:1001:1001::/:{SHELL}\n")
+    run(UNINSTALL, "--destdir", stage)
+    assert passwd.read_text() == f"ann:x:1001:1001::/:{shell}\n"
+
+
+def test_users_get_a_shell_although_the_configuration_is_broken(stage: Path) -> None:
+    (stage / "bin").mkdir()
+    (stage / "bin/bash").write_text("#!\n")
+    (stage / "bin/bash").chmod(0o755)
+    (stage / "etc/ttyscribe/rec-session.conf").write_text('{"shell": \n')
+    passwd = stage / "etc/passwd"
+    passwd.write_text(f"ann:x:1001:1001::/:{SHELL}\n")
+    assert "rec-session.conf is not used" in run(UNINSTALL, "--destdir", stage)
+    assert passwd.read_text() == "ann:x:1001:1001::/:/bin/bash\n"
+
+
 def test_the_shell_that_users_get_can_be_named(stage: Path) -> None:
     (stage / "bin").mkdir()
     (stage / "bin/dash").write_text("#!\n")
@@ -257,6 +312,42 @@ def test_a_relative_folder_is_one_line(program: Path) -> None:
     )
     assert done.returncode == 1
     assert done.stderr == f"{program.name}: --destdir stage: must be an absolute path\n"
+
+
+@pytest.fixture
+def booted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """packaging/install on a machine that systemd runs, whose systemctl fails."""
+    loader = importlib.machinery.SourceFileLoader("install", str(INSTALL))
+    spec = importlib.util.spec_from_loader("install", loader)
+    assert spec is not None
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/called\nexit 1\n')
+    systemctl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(module, "SYSTEMD", str(tmp_path))
+    return module
+
+
+def test_a_service_that_does_not_start_is_told_apart_from_an_installation_that_failed(
+    booted: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        booted.start_service(booted.Place("/usr", ""))
+    err = capsys.readouterr().err
+    assert "all is installed, but this failed: systemctl daemon-reload" in err
+    assert "nothing was installed" not in err
+
+
+def test_units_where_systemd_does_not_look_are_told_and_not_asked_for(
+    booted: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    booted.start_service(booted.Place("/opt/rec", ""))
+    assert "does not look into /opt/rec/lib/systemd/system" in capsys.readouterr().out
+    assert not (tmp_path / "called").exists()
 
 
 def test_an_interpreter_that_is_too_old_or_none_changes_nothing(tmp_path: Path) -> None:
