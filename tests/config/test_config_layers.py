@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ttyscribe.config import ConfigError, built_in, dump, fast, load, loader
+from ttyscribe.config import ConfigError, broken, built_in, dump, fast, load, loader
 from ttyscribe.errors import UsageError
 
 NAME = "-ttyscribe-rec-session"
@@ -215,6 +215,37 @@ def test_the_file_writer_of_a_login_shell_needs_a_file(tmp_path: Path) -> None:
     file = write(tmp_path / "rec-session.conf", '{\n"writer": "file"}')
     with pytest.raises(ConfigError, match=rf'{file}:2:1: writer: "file" needs a file'):
         load("rec-session", folder=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "shell",
+    [
+        "/usr/bin/ttyscribe-rec-session",
+        "/usr/bin/ttyscribe-rec-session-shell-bin-zsh",
+        "/usr/local/bin/tlog-rec-session",
+        "{folder}/link",
+        "{folder}/another-name",
+    ],
+)
+def test_the_login_shell_itself_is_no_shell_to_record(
+    shell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would start itself, and that itself."""
+    launcher = Path(write(tmp_path / "bin/ttyscribe-rec-session", ""))
+    monkeypatch.setattr(sys, "executable", f"{tmp_path}/lib/ttyscribe/bin/python3")
+    (tmp_path / "link").symlink_to(launcher)
+    (tmp_path / "another-name").hardlink_to(launcher)
+    shell = shell.format(folder=tmp_path)
+    text = f'{{"on_failure": "allow", "shell": "{shell}"}}'
+    file = write(tmp_path / "rec-session.conf", text)
+    with pytest.raises(ConfigError) as error:
+        load("rec-session", folder=str(tmp_path))
+    assert str(error.value) == (
+        f"{file}:1:25: shell: {shell} records; name the shell that it is to start"
+    )
+    # Nor is it what a login gets that is let in unrecorded.
+    values = broken.values_at_failure({}, NAME, 0, str(tmp_path))
+    assert (values["on_failure"], values["shell"]) == ("allow", "/bin/bash")
 
 
 def test_the_configuration_shown_is_a_configuration(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from ttyscribe.config.loader import (
     default_file,
     shell_layers,
 )
+from ttyscribe.config.shell import is_login_shell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,4 +63,7 @@ def _chosen(
                 chosen[key] = fast.validate(data[key], parts[key])
     for layer in shell_layers(schema, environ, name, None if tlog else SHELLS, []):
         chosen.update(layer.data)
+    if is_login_shell(str(chosen.get("shell", ""))):
+        # It would come here again, without end.
+        del chosen["shell"]
     return chosen

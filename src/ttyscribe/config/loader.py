@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 
 from ttyscribe.config import fast, trust
-from ttyscribe.config.shell import shell_in_name, valid_shells
+from ttyscribe.config.shell import is_login_shell, shell_in_name, valid_shells
 from ttyscribe.errors import ConfigError, UsageError, printable
 
 TYPE_CHECKING = False
@@ -355,9 +355,16 @@ def value_at(values: Mapping[str, object], path: str) -> object:
 
 def require(program: str, values: Values, layers: list[Layer]) -> None:
     """Raise ConfigError where valid settings don't make sense together."""
-    if program != "rec-session" or values["writer"] != "file" or value_at(values, "file.path"):
+    if program != "rec-session":
+        return
+    shell = str(values["shell"])
+    if is_login_shell(shell):
+        key, why = "shell", f"{printable(shell)} records; name the shell that it is to start"
+    elif values["writer"] == "file" and not value_at(values, "file.path"):
+        key, why = "writer", '"file" needs a file; set "file": {"path": "/..."} too'
+    else:
         return
     from ttyscribe.config.origin import origin
 
-    where = origin(Loaded(program, values, layers, []), "writer").text
-    raise ConfigError(f'{where}: writer: "file" needs a file; set "file": {{"path": "/..."}} too')
+    where = origin(Loaded(program, values, layers, []), key).text
+    raise ConfigError(f"{where}: {key}: {why}")

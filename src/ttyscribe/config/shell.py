@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import os
+import sys
 
 MOST_BYTES = 1 << 18  # of a list of shells
+# Ours, and the one that does the same.
+_LOGIN_SHELLS = ("ttyscribe-rec-session", "tlog-rec-session")
 
 
 def shell_in_name(name: str) -> str | None:
@@ -29,6 +32,24 @@ def shell_in_name(name: str) -> str | None:
         else:
             kept = True
     return shell
+
+
+def is_login_shell(path: str) -> bool:
+    """Whether path is a recording login shell, by its name, a link's or that of one installed.
+
+    To start it in the place of the real shell would begin recordings without end.
+    """
+    for name in (path, os.path.realpath(path)):
+        if name.rpartition("/")[2].partition("-shell-")[0] in _LOGIN_SHELLS:
+            return True
+    # Another name of its file. The interpreter is in PREFIX/lib/ttyscribe/bin.
+    prefix = sys.executable.rpartition("/lib/ttyscribe/")[0]
+    try:
+        status = os.stat(path)
+        ours = os.stat(f"{prefix or '/usr'}/bin/{_LOGIN_SHELLS[0]}")
+    except (OSError, ValueError):
+        return False
+    return (status.st_dev, status.st_ino) == (ours.st_dev, ours.st_ino)
 
 
 def valid_shells(path: str) -> list[str]:
