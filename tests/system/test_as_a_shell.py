@@ -255,6 +255,16 @@ def test_a_reader_that_goes_away_ends_the_writer(bash: Side, ours: Side) -> None
     compared(bash, ours, cut_off)
 
 
+@pytest.mark.parametrize(("command", "status"), [("seq 1 1000", 1), ("seq 1 1000; exit 5", 5)])
+def test_output_that_no_disk_takes_is_told_and_is_no_success(
+    ours: Side, command: str, status: int
+) -> None:
+    ours.enter()
+    result = ours.run(["sh", "-c", f"su {USER} -c '{command}' >/dev/full"])
+    assert result.status == status
+    assert result.err.rstrip() == b"ttyscribe: output was lost: No space left on device"
+
+
 def test_all_three_on_one_socket(bash: Side, ours: Side) -> None:
     def on_socket(side: Side) -> Result:
         here, there = socket.socketpair()

@@ -182,8 +182,12 @@ static bool is_over(void)
     if (size == -EINTR || size == -EAGAIN)
         return false;
     if (size > 0 && packet[0] == DONE) {
-        if (size > 1)
+        if (size > 1) {
             complain(packet + 1, (size_t)size - 1);
+            // The shell saw its output taken, which then was lost.
+            if (status == 0)
+                status = 1 << 8;
+        }
         return true;
     }
     if (size > 0 && packet[0] == HELD)

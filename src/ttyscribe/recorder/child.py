@@ -349,7 +349,7 @@ class Session:
     def _let_go(self) -> None:
         if self.connection.fileno() >= 0:
             with contextlib.suppress(OSError):
-                self._say(wire.DONE)
+                self._say(wire.DONE, self._pump.complaint.encode())
             self.connection.close()
 
     def _start_member(self) -> dict[str, object]:

@@ -259,6 +259,9 @@ class _Session:
         if packet[:1] == wire.DONE:
             if packet[1:]:
                 _complain(packet[1:])
+                # The shell saw its output taken, which then was lost.
+                if self._status == 0:
+                    self._status = 1 << 8
             return True
         if packet:
             return False

@@ -166,6 +166,11 @@ class _Direct:
             self._finish(outcome)
         if self._killed_by:
             die_by(self._killed_by)
+        if self._pump.complaint:
+            self._complain(self._pump.complaint)
+            if outcome.code() == 0:
+                # The shell saw it all taken; without us its own write would have failed.
+                return Outcome(1)
         return outcome
 
     def _forget_login(self) -> None:
@@ -191,6 +196,13 @@ class _Direct:
                 return
             error.code = outcome.code()
             raise
+
+    @staticmethod
+    def _complain(line: str) -> None:
+        try:
+            os.write(2, f"{line}\n".encode())
+        except OSError:
+            pass
 
     def _failed(self, error: Exception) -> WriterError:
         """What a fault of ours becomes; what was captured before it is still written."""

@@ -173,6 +173,14 @@ class Pump:
                 release(used)
             self._step()
 
+    @property
+    def complaint(self) -> str:
+        """What the user is to be told of output that could not be delivered, or ""."""
+        for relay in self._outputs:
+            if relay.sink.lost:
+                return f"ttyscribe: output was lost: {relay.sink.lost}"
+        return ""
+
     def close(self) -> None:
         """Close what the pump opened and the pty."""
         for relay in self._inputs + self._outputs:

@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import _socket
+import errno
 import fcntl
 import os
 import stat
 import sys
 
+from ttyscribe.errors import reason
 from ttyscribe.terminal.ends import above_standard, shut_down
 
 # What a pipe of ours takes, if nobody made it smaller (pipe(7)).
 _PIPE_SIZE = 65536
+# Nobody is there to deliver to: of a pipe, a terminal that hung up, a socket.
+_GONE = (errno.EPIPE, errno.EIO, errno.ECONNRESET, errno.ENOTCONN)
 
 
 # Asks a terminal for its device number (ioctl_tty(2)); Python has no name for it.
@@ -52,10 +56,13 @@ class Sink:
 
     write takes what can be taken now and keeps the rest in pending, in order;
     the pump polls fd for output while something is pending. gone is True once the
-    reader went away: what comes then is dropped.
+    reader went away, or can take no more, which lost then gives the reason of: what
+    comes then is dropped.
     """
 
-    __slots__ = ("_own", "_socket", "_stage", "_staged", "fd", "gone", "pending", "user_fd")
+    __slots__ = (
+        "_own", "_socket", "_stage", "_staged", "fd", "gone", "lost", "pending", "user_fd",
+    )  # fmt: skip
 
     def __init__(self, fd: int, *, ours: bool = False) -> None:
         """fd is the user's; or ours, which then does not block, and is closed by close."""
@@ -63,6 +70,7 @@ class Sink:
         self.user_fd = fd
         self.pending = b""
         self.gone = False
+        self.lost = ""
         self._own = ours
         # A pipe of ours on the way into one that may block, and how much of pending is in it.
         self._stage: tuple[int, int] | None = None
@@ -107,9 +115,10 @@ class Sink:
                 data = data[sent:] if sent < len(data) else b""
         except BlockingIOError:
             pass
-        except OSError:
-            # EPIPE, or EIO of a terminal that hung up: nobody is there to deliver to.
+        except OSError as error:
             self.gone = True
+            if error.errno not in _GONE:
+                self.lost = reason(error)
             data = b""
         self.pending = data
 
