@@ -546,6 +546,25 @@ def test_shell_that_is_missing_or_may_not_run(ours: Side, tmp_path: Path) -> Non
     assert CONFIG.exists()
 
 
+def test_a_user_who_may_start_no_process_is_told_so_and_the_recording_has_an_end(
+    ours: Side,
+) -> None:
+    ours.enter()
+    before = set(ended(ours))
+    result = ours.run(["prlimit", "--nproc=0", "su", USER, "-c", "echo out"])
+    assert (result.out, result.err.count(b"\n")) == (b"", 1)
+    if ours.name == "direct":
+        assert result.status == 126
+        assert b": can't be started: no more processes are allowed (ulimit -u)" in result.err
+    else:
+        assert result.status == 1
+        assert b"no process or memory is left to start the shell" in result.err
+    wait_until(
+        lambda: [end for rec, end in ended(ours).items() if rec not in before] == [True],
+        "the end of the recording",
+    )
+
+
 def test_jobs_of_a_closed_session_keep_no_channel(bash: Side, ours: Side) -> None:
     compared(
         bash, ours,

@@ -69,13 +69,22 @@ def spawn(child: Child, fds: tuple[int, int, int], terminal: int) -> int:
     terminal is a pty's slave that becomes the controlling terminal of the child's
     new session. With -1 the child stays in our session, unless we lead one that has
     no terminal: then it leads one as well. Raises SpawnError with
-    status 127 or 126 if the program is not there or may not run.
+    status 127 or 126 if the program is not there or may not run, or no process may.
     """
     report_read, report_write = os.pipe()
     # Out of the way of descriptors 0 to 2, which may be closed for us.
     report_write = above_standard(report_write)
     leads = terminal < 0 and os.getsid(0) == os.getpid() and not _has_terminal()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        os.close(report_read)
+        os.close(report_write)
+        why = os.strerror(error.errno or errno.EIO)
+        if error.errno == errno.EAGAIN:
+            why = "no more processes are allowed (ulimit -u)"
+        name = printable(child.path)
+        raise SpawnError(f"{name}: can't be started: {why}", NOT_EXECUTABLE) from None
     if pid == 0:
         try:
             signal.set_wakeup_fd(-1)
