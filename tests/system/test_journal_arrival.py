@@ -8,17 +8,23 @@ import json
 import os
 import pwd
 import shutil
+import signal
+import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from tests.driving import MAIN, clean_environment, run, wait_until
-from tests.system.machine import LAUNCHER, Login, User
-from tests.system.ownmachine import OwnMachine, own_machine
+from tests.system.machine import LAUNCHER, Login, User, children
+from tests.system.ownmachine import SERVICE_USER, OwnMachine, own_machine
 
+from ttyscribe.events import Message
 from ttyscribe.session import arrival
+from ttyscribe.session.identity import recording_id
+from ttyscribe.tlog import Identity
+from ttyscribe.writers.journal import JournalWriter
 
 USER = "ttyrecorded"
 SPOOL = Path("/var/spool/ttyscribe")
@@ -120,6 +126,67 @@ def test_messages_that_journald_drops_are_reported(machine: OwnMachine) -> None:
         assert count == total - len(there) > 0
         notes(".missing")[0].unlink()
         assert recover().stdout == b"nothing to recover\n"
+
+
+def test_a_message_that_no_recorder_sent_keeps_none_from_recovery(machine: OwnMachine) -> None:
+    machine.configure({"shell": "/bin/bash", "notice": "", "writer": "journal", "latency": 600})
+    with machine.journald():
+        machine.start_recorder()
+        assert machine._recorder is not None
+        with Login(User(USER)) as login:
+            login.run("echo evidence-$((40+2))")
+            rec = recording_id(login.pid)
+            as_recorder(lambda: send_message(rec, 1_000_000))
+            os.kill(children(machine._recorder.pid)[-1], signal.SIGKILL)
+            login.finish()
+        wait_until(lambda: not list(SPOOL.glob("*.spool")), "nothing is recovered")
+        there = entries(f"TLOG_REC={rec}")
+    assert "evidence-42" in "".join(entry["MESSAGE"] for entry in there)
+
+
+def test_what_comes_by_journalds_stream_is_no_recorders_message(machine: OwnMachine) -> None:
+    with machine.journald():
+        send_line()
+        assert entries("SYSLOG_IDENTIFIER=ttyscribe", "_TRANSPORT=stdout")
+        began = int(time.time() - 60) * 1000
+        assert arrival._ids(Identity("h", "forged", "u", "t", 1, began), "") == set()
+
+
+def as_recorder(do: Callable[[], None]) -> None:
+    """Do something in a process of the service's user."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            account = pwd.getpwnam(SERVICE_USER)
+            os.setgroups([])
+            os.setgid(account.pw_gid)
+            os.setuid(account.pw_uid)
+            do()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def message(rec: str, id: int) -> bytes:
+    member = {"ver": "2.3", "host": "h", "rec": rec, "user": USER, "term": "", "session": 1,
+              "id": id, "pos": 0, "time": 1.0, "timing": "", "in_txt": "", "in_bin": [],
+              "out_txt": "", "out_bin": []}  # fmt: skip
+    return json.dumps(member, separators=(",", ":")).encode()
+
+
+def send_message(rec: str, id: int) -> None:
+    writer = JournalWriter("info", augment=True)
+    writer.write([Message(message(rec, id), rec, USER, 1, id)])
+    writer.close()
+
+
+def send_line() -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stream:
+        stream.connect("/run/systemd/journal/stdout")
+        stream.sendall(b"ttyscribe\n\n6\n0\n0\n0\n0\n" + message("forged", 1) + b"\n")
+        stream.shutdown(socket.SHUT_WR)
+        time.sleep(0.5)
 
 
 def test_a_user_who_may_not_read_the_journal_is_not_told_that_all_is_missing(

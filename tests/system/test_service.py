@@ -369,6 +369,35 @@ def test_a_descriptor_that_is_only_a_path_is_refused(
     os.close(path)
 
 
+def test_a_socket_that_is_no_stream_is_refused(
+    machine: Machine, service: subprocess.Popen[bytes], user: User
+) -> None:
+    # Whoever gets a datagram is told whose process sent it, which would be the recorder.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        address = f"ttyscribe-test-{os.getpid()}"
+        receiver.bind("\0" + address)
+        receiver.setblocking(False)
+        code = (
+            "import socket, subprocess, sys\n"
+            "for kind in (socket.SOCK_DGRAM, socket.SOCK_SEQPACKET):\n"
+            "    one, other = socket.socketpair(socket.AF_UNIX, kind)\n"
+            "    if kind == socket.SOCK_DGRAM:\n"
+            "        one = socket.socket(socket.AF_UNIX, kind)\n"
+            "        one.connect(chr(0) + sys.argv[2])\n"
+            "    done = subprocess.run([sys.argv[1], '-c', 'echo in'], stdin=subprocess.DEVNULL,\n"
+            "                          stdout=one, stderr=subprocess.PIPE)\n"
+            "    print(done.returncode, done.stderr.decode().strip())\n"
+        )
+        done = as_user(user, code, str(LAUNCHER), address)
+        with pytest.raises(BlockingIOError):
+            receiver.recv(100)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2, done
+    for line in lines:
+        assert line.startswith("1 ") and line.endswith("passed a socket that is no stream")
+    assert machine.messages() == []
+
+
 def test_three_descriptors_of_dev_null_are_a_session_without_a_terminal(
     machine: Machine, service: subprocess.Popen[bytes]
 ) -> None:

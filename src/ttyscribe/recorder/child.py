@@ -13,6 +13,7 @@ import fcntl
 import os
 import signal
 import socket
+import stat
 import struct
 import sys
 from typing import TYPE_CHECKING
@@ -136,6 +137,9 @@ def receive_hello(connection: socket.socket) -> tuple[wire.Hello | None, list[in
     # Such a one can be had of a terminal that its holder may not open, while we may.
     if any(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_PATH for fd in fds):
         raise TtyscribeError("the login shell passed a descriptor that is only a path")
+    # The kernel tells whoever gets a datagram that it is from us: journald would vouch for it.
+    if any(sends_datagrams(fd) for fd in fds):
+        raise TtyscribeError("the login shell passed a socket that is no stream")
     return hello, fds
 
 
@@ -415,6 +419,15 @@ def refuse(connection: socket.socket, peer: Peer | None, values: RecSession, why
         connection.settimeout(1.0)
         fields = (outcome, shell, why)
         connection.send(wire.pack(wire.FAILED, *(os.fsencode(field) for field in fields)))
+
+
+def sends_datagrams(fd: int) -> bool:
+    """Whether a descriptor is a socket of another kind than a stream."""
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        return False
+    # Not a socket object, which would close the descriptor.
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) != socket.SOCK_STREAM
 
 
 def three(names: bytes, fds: list[int]) -> tuple[int, int, int]:

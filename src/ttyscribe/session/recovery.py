@@ -280,7 +280,9 @@ class Left:
 
 def _deliver(left: Left, done: Recovered, folder: str) -> None:
     """Write what the store does not have yet. Raises WriterError if it can't be written."""
-    id, left.stored_until = last_written(left.writer, left.identity, left.fd, left.namespace)
+    id, left.stored_until = last_written(
+        left.writer, left.identity, left.fd, left.namespace, left.delivered
+    )
     left.delivered = max(left.delivered, id)
     missing = (message for message in left.messages() if message.id > left.delivered)
     first = next(missing, None)

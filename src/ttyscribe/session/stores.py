@@ -33,12 +33,12 @@ NOWHERE = (0, 0)
 
 
 def last_written(
-    values: Mapping[str, object], identity: Identity, spool: int, namespace: str
+    values: Mapping[str, object], identity: Identity, spool: int, namespace: str, delivered: int
 ) -> Place:
     """The last message of a recording that its store holds; NOWHERE if none, or unknown.
 
     values are the writer's settings as for open_writer, spool the open spool file,
-    namespace the journal's.
+    namespace the journal's; delivered is the last message that the spool knows to be written.
     """
     if values["writer"] == "file":
         file = values["file"]
@@ -46,7 +46,7 @@ def last_written(
         return last_in_file(file["path"], identity.rec)
     if values["writer"] == "journal":
         _settle(spool, namespace)
-        return last_in_journal(identity, namespace)
+        return last_in_journal(identity, namespace, delivered)
     return NOWHERE
 
 
@@ -69,21 +69,34 @@ def last_in_file(path: str, rec: str) -> Place:
     return NOWHERE
 
 
-def last_in_journal(identity: Identity, namespace: str) -> Place:
-    """The last message of a recording that this user's processes sent to the journal."""
+def last_in_journal(identity: Identity, namespace: str, delivered: int) -> Place:
+    """The last message of this user's processes in the journal with no gap since delivered.
+
+    A recorder sends them in order. One that is there without those before it is not
+    believed, be it forged: a message may rather be there twice than never.
+    """
+    found: dict[int, int] = {}
     try:
         reader = own_journal(namespace)
         reader.seek_tail()
         while fields := reader.get_previous():
             if fields["__REALTIME_TIMESTAMP"].timestamp() * 1000 < identity.start - 1000:
-                return NOWHERE
+                break
             rec = fields.get("TLOG_REC")
             message = fields.get("MESSAGE", b"")
-            if rec in (None, identity.rec) and (place := _place(message, identity.rec)) is not None:
-                return place
+            if rec not in (None, identity.rec):
+                continue
+            place = _place(message, identity.rec)
+            if place is not None:
+                found.setdefault(*place)
+                if place[0] <= max(delivered, 1):
+                    break
     except (ImportError, OSError, ValueError):
         pass
-    return NOWHERE
+    last = delivered
+    while last + 1 in found:
+        last += 1
+    return (last, found[last]) if last in found else NOWHERE
 
 
 def own_journal(namespace: str) -> journal.Reader:
@@ -96,6 +109,8 @@ def own_journal(namespace: str) -> journal.Reader:
     # it recovered for others.
     for uid in {os.geteuid(), 0}:
         reader.add_match(_UID=uid)
+    # Nor by the recorders' way: what a user has them print into journald's stream comes by another.
+    reader.add_match(_TRANSPORT="journal")
     reader.add_match(SYSLOG_IDENTIFIER=IDENT)
     return reader
 
