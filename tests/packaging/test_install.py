@@ -89,6 +89,7 @@ def test_every_line_of_the_table_is_installed_with_its_mode(staged: Path) -> Non
         "run/ttyscribe": 0o755,
         "run/ttyscribe/outer": 0o700,
         "run/ttyscribe/lock": 0o1777,
+        "run/ttyscribe/service-lock": 0o755,
     }
     for source in (ROOT / "conf").glob("*.conf"):
         expected[f"etc/ttyscribe/{source.name}"] = 0o644
@@ -111,6 +112,7 @@ def test_volatile_folders_are_made_at_every_boot(staged: Path) -> None:
         "d /run/ttyscribe 0755 ttyscribe ttyscribe -",
         "d /run/ttyscribe/outer 0700 ttyscribe ttyscribe -",
         "d /run/ttyscribe/lock 1777 ttyscribe ttyscribe -",
+        "d /run/ttyscribe/service-lock 0755 ttyscribe ttyscribe -",
     ]
 
 
@@ -425,6 +427,7 @@ def test_the_machine_is_as_before_after_install_and_uninstall(
 
     # What a killed recorder leaves, and what a user puts beside it.
     Path("/run/ttyscribe/lock/pts-1a-8800.00000000000000000001-1").write_text("gone")
+    Path("/run/ttyscribe/service-lock/pts-1a-8801.00000000000000000001-1").write_text("gone")
     Path("/run/ttyscribe/lock/planted").symlink_to(tmp_path)
 
     run("useradd", "-M", "--shell", SHELL, "ttyscribe-test")

@@ -37,6 +37,7 @@ FOLDERS = (
     (Path("/run/ttyscribe"), 0o755),
     (Path("/run/ttyscribe/outer"), 0o700),
     (Path("/run/ttyscribe/lock"), 0o1777),
+    (Path("/run/ttyscribe/service-lock"), 0o755),
     (Path("/var/spool/ttyscribe"), 0o700),
     (LOG, 0o700),
 )

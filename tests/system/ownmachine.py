@@ -38,6 +38,7 @@ FOLDERS = (
     ("/run/ttyscribe", 0o755),
     ("/run/ttyscribe/outer", 0o700),
     ("/run/ttyscribe/lock", 0o1777),
+    ("/run/ttyscribe/service-lock", 0o755),
     ("/var/spool/ttyscribe", 0o700),
     ("/var/log/ttyscribe", 0o700),
     ("/home/ttyscribe", 0o700),

@@ -240,12 +240,13 @@ def test_spool_log_and_notes_cannot_be_reached(inside: Inside) -> None:
 
 
 def test_the_socket_and_the_locks_cannot_be_replaced(inside: Inside) -> None:
-    entries = [str(path) for path in Path(lock.FOLDER).iterdir()]
+    entries = [str(path) for path in Path(lock.SERVICE_FOLDER).iterdir()]
     assert entries
     got = inside.attack(
-        "sock = sys.argv[1]\n"
-        "own = os.path.dirname(sys.argv[2]) + '/own'\n"
+        "sock, own = sys.argv[1:3]\n"
         "os.close(os.open(own, os.O_CREAT | os.O_WRONLY))\n"
+        "new = os.path.dirname(sys.argv[3]) + '/new'\n"
+        "tried('new', os.open, new, os.O_CREAT | os.O_WRONLY)\n"
         "tried('unlink', os.unlink, sock)\n"
         "tried('rename', os.rename, sock, sock + '.old')\n"
         "tried('chmod', os.chmod, sock, 0o600)\n"
@@ -253,14 +254,14 @@ def test_the_socket_and_the_locks_cannot_be_replaced(inside: Inside) -> None:
         "tried('bind', s.bind, sock)\n"
         "tried('beside', s.bind, sock + '.2')\n"
         "tried('over', os.rename, own, sock)\n"
-        "for name in sys.argv[2:]:\n"
+        "for name in sys.argv[3:]:\n"
         "    tried(f'{name}-unlink', os.unlink, name)\n"
         "    tried(f'{name}-rename', os.rename, name, name + 'x')\n"
         "    tried(f'{name}-write', os.open, name, os.O_WRONLY)\n"
         "    tried(f'{name}-over', os.rename, own, name)\n",
-        SOCKET, *entries,
+        SOCKET, lock.FOLDER + "/own", *entries,
     )  # fmt: skip
-    assert len(got) == 6 + 4 * len(entries)
+    assert len(got) == 7 + 4 * len(entries)
     assert set(got.values()) <= {"EACCES", "EPERM", "EADDRINUSE"}, got
     Path(lock.FOLDER, "own").unlink()
     inside.finish()
@@ -301,6 +302,71 @@ def test_planted_locks_and_links_leave_the_next_login_recorded(inside: Inside, u
             if path.lstat().st_uid == user.uid:
                 path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
     assert seen in recorded(inside.machine, recording_of=user)
+
+
+# Registers a pty of its own as recorded, and becomes another user on it.
+SU_ON_A_CLAIMED_TERMINAL = """\
+import os, pty, select, sys
+from ttyscribe.session import lock
+master, slave = os.openpty()
+device = os.fstat(slave)
+registry = lock._Registry(lock.FOLDER)
+entry = registry.add(lock._terminal_key(device.st_dev, device.st_rdev), "x")
+if os.fork() == 0:
+    os.login_tty(slave)
+    os.execv("/bin/su", ["su", "-", sys.argv[1]])
+seen = b""
+for wait, say in ((b"assword", b"secret-pw"), (b"$ ", b"echo in-$((40+2)); exit")):
+    while wait not in seen:
+        assert select.select([master], [], [], 10)[0], seen
+        seen += os.read(master, 65536)
+    os.write(master, say + b"\\n")
+os.wait()
+print("in-42" in os.read(master, 65536).decode())
+"""
+
+
+def test_a_lock_of_the_users_making_leaves_their_su_to_another_recorded(
+    machine: Machine, service: subprocess.Popen[bytes], user: User, other: User
+) -> None:
+    machine.messages()
+    account = f"{user.name}:secret-pw\n"
+    subprocess.run(["chpasswd"], input=account, text=True, check=True)
+    done = as_user(other, SU_ON_A_CLAIMED_TERMINAL, user.name)
+    assert done.stdout == "True\n", done
+    assert "in-42" in "".join(map(bytes.decode, recorded(machine, recording_of=user)))
+    for path in Path(lock.FOLDER).iterdir():
+        path.unlink()
+
+
+def test_files_in_the_shared_lock_folder_slow_no_login_down(
+    machine: Machine, service: subprocess.Popen[bytes], user: User, other: User
+) -> None:
+    machine.messages()
+    before = quickest(other)
+    code = (
+        "import os, sys\n"
+        "for number in range(40000):\n"
+        "    os.close(os.open(f'{sys.argv[1]}/x-{number}-1', os.O_CREAT | os.O_WRONLY))\n"
+    )
+    try:
+        as_user(user, code, lock.FOLDER)
+        assert quickest(other) < 3 * before
+    finally:
+        for path in Path(lock.FOLDER).iterdir():
+            path.unlink()
+    machine.messages()
+
+
+def quickest(user: User) -> float:
+    """How long the quickest of some logins takes, in seconds."""
+    times = []
+    for _ in range(5):
+        begin = time.monotonic()
+        with Login(user, ["-c", "true"]) as login:
+            assert login.finish() == 0
+        times.append(time.monotonic() - begin)
+    return min(times)
 
 
 def test_a_client_of_the_users_own_is_recorded_as_the_user(inside: Inside) -> None:

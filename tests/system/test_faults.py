@@ -33,6 +33,7 @@ from tests.system.ownmachine import (
 from tests.system.sides import Result, Side, Sshd
 
 from ttyscribe.events import OUTPUT
+from ttyscribe.session import lock
 from ttyscribe.tlog import Decoder, parse
 from ttyscribe.writers.syslog import FACILITIES, PRIORITIES
 
@@ -156,6 +157,10 @@ def spool_folder(side: Side) -> Path:
     return Path(f"/home/{USER}/.local/state/ttyscribe/spool")
 
 
+def lock_folder(side: Side) -> str:
+    return lock.SERVICE_FOLDER if side.name == "service" else lock.FOLDER
+
+
 def log_folder(side: Side) -> Path:
     assert side.log is not None
     return side.log.parent
@@ -197,8 +202,8 @@ FAULTS = {
     "spool may not be used": Fault(lambda side: locked(spool_folder(side)), b"spool"),
     "spool can't be made": Fault(lambda side: unmakeable(spool_folder(side)), b"spool"),
     "spool is on a full disk": Fault(lambda side: full(spool_folder(side)), b"spool"),
-    "lock folder is missing": Fault(lambda side: moved("/run/ttyscribe/lock"), b"lock"),
-    "lock folder may not be used": Fault(lambda side: locked("/run/ttyscribe/lock"), b"lock"),
+    "lock folder is missing": Fault(lambda side: moved(lock_folder(side)), b"lock"),
+    "lock folder may not be used": Fault(lambda side: locked(lock_folder(side)), b"lock"),
     "no pty left": Fault(lambda side: no_more_ptys(), b"pty", terminal=True),
 }
 OUTCOMES = {

@@ -23,10 +23,10 @@ from ttyscribe.config.loader import NOT_HONOURED, conf_variables, ignored
 from ttyscribe.errors import TtyscribeError, WriterError, printable
 from ttyscribe.recorder import outer, privileges, wire
 from ttyscribe.recorder.loginrecord import LoginRecord
+from ttyscribe.session import lock
 from ttyscribe.session.alert import alert, warn
 from ttyscribe.session.direct import Outcome
 from ttyscribe.session.identity import recording_id
-from ttyscribe.session.lock import acquire
 from ttyscribe.session.outage import Outage
 from ttyscribe.session.pump import Pump
 from ttyscribe.session.setup import open_recording, start_member
@@ -182,13 +182,14 @@ class Session:
         login = os.fsdecode(self.hello.environ.get(b"LOGNAME", b""))
         decision = policy.for_login(values, self._loaded.origin, self.peer.uid, login=login)
         self._warn(decision.warnings)
-        lock = None
+        held = None
         if decision.recorded:
-            lock = acquire(values["lock"], recording_id(self.peer.pid), pid=self.peer.pid)
+            rec = recording_id(self.peer.pid)
+            held = lock.acquire(values["lock"], rec, lock.SERVICE_FOLDER, self.peer.pid)
         # What was needed to read the rules, and to look at the terminals that the login
         # may be shown on, is needed no more.
         privileges.keep(privileges.FOR_SESSION)
-        if lock is None:
+        if held is None:
             # Or the terminal's own recording has all that the shell will show on it.
             self._say(wire.BARE, os.fsencode(values["shell"]))
             return
@@ -204,7 +205,7 @@ class Session:
         if ends.slave >= 0:
             os.fchown(ends.slave, self.peer.uid, terminal_group())
             os.fchmod(ends.slave, 0o620)
-            lock.hold_terminal(ends.slave)
+            held.hold_terminal(ends.slave)
         start = self._start_member()
         log.start(start, window(ends))
         with contextlib.suppress(OSError):  # no terminal, or one without a name here
@@ -213,7 +214,7 @@ class Session:
         with taken(ends.terminal, self.peer.uid):
             self._record(log, ends)
         self._finish(log)
-        lock.release()
+        held.release()
 
     def _is_users_to_configure(self) -> bool:
         """Whether the environment holds a configuration that counts: with its user's rights only.

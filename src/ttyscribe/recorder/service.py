@@ -32,6 +32,7 @@ FOLDERS = (
     ("/run/ttyscribe", 0o755),
     (outer.FOLDER, 0o700),
     (lock.FOLDER, 0o1777),
+    (lock.SERVICE_FOLDER, 0o755),
     (SERVICE_FOLDER, 0o700),
 )
 _BACKLOG = 4096
@@ -311,7 +312,7 @@ def prepare(user: str) -> None:
         privileges.hide()
     else:
         privileges_of(user)
-    for folder in (outer.FOLDER, lock.FOLDER, SERVICE_FOLDER):
+    for folder in (outer.FOLDER, lock.FOLDER, lock.SERVICE_FOLDER, SERVICE_FOLDER):
         if not stat.S_ISDIR(os.lstat(folder).st_mode) or os.stat(folder).st_uid != os.geteuid():
             raise TtyscribeError(f"{folder}: is not a folder of user {user}'s; remove it")
 

@@ -22,12 +22,14 @@ says whether the entry's file is write-locked, and by which process; that ends
 with the process, so no killed recorder, reused pid or earlier boot leaves a lock
 behind. And the entry must belong to root or the folder's owner; or else (a
 recorder of the user's own) its holder must be an ancestor of the shell. A new
-login over the network has no ancestor of the user's making. No environment
-variable is asked. The pty's number can't be given to another terminal
+login over the network has no ancestor of the user's making; one by su has. No
+environment variable is asked. The pty's number can't be given to another terminal
 meanwhile, because the lock keeps the pty's slave open.
 
-The folder is shared by all users: mode 1777, owned by root or the recorder's
-user; or 0755 where only the recorder service records.
+There are two folders. The recorder service's is its own, mode 0755, and it looks at
+no other: what users register neither counts for it nor takes its time. Recorders of
+users' own share the other, mode 1777, owned by root or the recorder's user, and look
+at both.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ from ttyscribe.errors import LockError, printable, reason
 from ttyscribe.session.identity import NO_SESSION, audit_session
 
 FOLDER = "/run/ttyscribe/lock"
+SERVICE_FOLDER = "/run/ttyscribe/service-lock"
 
 # Relays within relays: tmux in script in sudo.
 _DEPTH = 8
@@ -61,6 +64,7 @@ class Lock:
 
     def __init__(self, registry: _Registry | None, rec: str) -> None:
         self._registry = registry
+        self._others: list[_Registry] = []
         self._rec = rec
         self._entry: _Entry | None = None
         self._slave = -1
@@ -87,7 +91,19 @@ class Lock:
         """Whether the audit session that this lock registered is recorded by another one."""
         if self._registry is None or self._entry is None:
             return False
-        return self._registry.is_held_before(self._entry, session)
+        places = [self._registry, *self._others]
+        return any(place.is_held_before(self._entry, session) for place in places)
+
+    def is_within(self, pid: int) -> bool:
+        """Whether what the process pid shows on its terminal is recorded by another one."""
+        return self._registry is not None and _is_within([self._registry, *self._others], pid)
+
+    def look_into(self, folder: str) -> None:
+        """Look into folder too, if there is one."""
+        try:
+            self._others.append(_Registry(folder, os.R_OK | os.X_OK))
+        except LockError:
+            pass  # no recorder service was ever here
 
     def release(self) -> None:
         """Give the lock back."""
@@ -97,7 +113,8 @@ class Lock:
             self._registry.remove(self._entry)
         if self._slave >= 0:
             os.close(self._slave)
-        self._registry.close()
+        for registry in (self._registry, *self._others):
+            registry.close()
         self._registry = None
 
 
@@ -114,10 +131,12 @@ def acquire(kind: str, rec: str, folder: str = FOLDER, pid: int | None = None) -
     pid = os.getpid() if pid is None else pid
     registry = _Registry(folder)
     lock = Lock(registry, rec)
+    if folder == FOLDER:
+        lock.look_into(SERVICE_FOLDER)
     session = audit_session(pid) if kind == "session" else NO_SESSION
     try:
         if session == NO_SESSION:
-            recorded = _is_within(registry, pid)
+            recorded = lock.is_within(pid)
         else:
             lock.hold_session(session)
             recorded = lock.is_second(session)
@@ -144,20 +163,20 @@ class _Entry:
 class _Registry:
     """The lock folder."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, access: int = os.W_OK | os.X_OK) -> None:
         self._folder = folder
         self._fd = -1
         try:
             self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             status = os.fstat(self._fd)
-            writable = os.access(f"/proc/self/fd/{self._fd}", os.W_OK | os.X_OK, effective_ids=True)
+            usable = os.access(f"/proc/self/fd/{self._fd}", access, effective_ids=True)
         except OSError as error:
             raise self._unusable(reason(error)) from None
         self._owners = (0, status.st_uid)
         if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
             self.close()
             raise self._unusable("its users can remove each other's locks")
-        if not writable:
+        if not usable:
             self.close()
             raise self._unusable("not writable")
 
@@ -278,28 +297,32 @@ class _Registry:
             pass
 
     def _unusable(self, why: str) -> LockError:
+        how = "-o ttyscribe -g ttyscribe -m 755" if self._folder == SERVICE_FOLDER else "-m 1777"
         return LockError(
             f"{printable(self._folder)}: can't be used as lock folder: {why};"
-            f" make it with: install -d -m 1777 {printable(self._folder)}"
+            f" make it with: install -d {how} {printable(self._folder)}"
         )
 
 
-def _is_within(registry: _Registry, pid: int) -> bool:
+def _is_within(registries: list[_Registry], pid: int) -> bool:
     """Whether what the process pid shows on its terminal is recorded already."""
     for _ in range(_DEPTH):
         process = _process(pid)
         if process is None:
             return False
         terminal = _controlling_terminal(pid, process)
-        if terminal is not None and registry.is_held(_terminal_key(*terminal), pid):
-            return True
+        if terminal is not None:
+            key = _terminal_key(*terminal)
+            if any(registry.is_held(key, pid) for registry in registries):
+                return True
         leader = process if process.session == pid else _process(process.session)
         relay = None if leader is None else _parent(leader)
         if leader is None or relay is None:
             return False
         owner = _owner(leader.parent)
         for handed in _handed_terminals(leader.parent):
-            if registry.is_held(_terminal_key(*handed), leader.parent, owner):
+            key = _terminal_key(*handed)
+            if any(registry.is_held(key, leader.parent, owner) for registry in registries):
                 return True
         pid = leader.parent
         if not (relay.terminal and relay.group == relay.foreground and _is_raw(pid, relay)):
