@@ -330,13 +330,37 @@ def test_a_lock_of_the_users_making_leaves_their_su_to_another_recorded(
     machine: Machine, service: subprocess.Popen[bytes], user: User, other: User
 ) -> None:
     machine.messages()
-    account = f"{user.name}:secret-pw\n"
-    subprocess.run(["chpasswd"], input=account, text=True, check=True)
+    set_password(user)
     done = as_user(other, SU_ON_A_CLAIMED_TERMINAL, user.name)
     assert done.stdout == "True\n", done
     assert "in-42" in "".join(map(bytes.decode, recorded(machine, recording_of=user)))
     for path in Path(lock.FOLDER).iterdir():
         path.unlink()
+
+
+def set_password(user: User) -> None:
+    account = f"{user.name}:secret-pw\n"
+    subprocess.run(["chpasswd"], input=account, text=True, check=True)
+
+
+def test_a_session_without_its_terminal_can_not_open_it_by_name(
+    machine: Machine, service: subprocess.Popen[bytes], user: User, other: User
+) -> None:
+    machine.messages()
+    set_password(user)
+    inner = "PS1=in: bash --norc -i </dev/tty >/dev/tty 2>&1 || echo no terminal"
+    with Login(other, ["--norc"], shell=Path("/bin/bash")) as login:
+        login.expect(rb"\$ ")
+        login.line(
+            f"echo secret-pw | su - {user.name} --session-command '{inner}' >out 2>/dev/null;"
+            " printf '<%s>\\n' end"
+        )
+        login.expect(rb"in:|<end>")
+        assert b"in:" not in login.seen.partition(b"end\r\n")[2]
+        assert login.run("cat out; rm out").endswith("no terminal\n")
+        login.exit()
+    (shown,) = recorded(machine, recording_of=user)
+    assert shown.endswith(b"no terminal\n")
 
 
 def test_files_in_the_shared_lock_folder_slow_no_login_down(

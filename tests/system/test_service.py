@@ -541,6 +541,53 @@ def test_a_shell_that_ignores_the_hangup_does_not_outlive_its_recorder(
         assert not Path(f"/proc/{shell}").exists()
 
 
+def test_no_job_outlives_the_recorder_by_ignoring_the_hangup(
+    machine: Machine, service: subprocess.Popen[bytes], user: User
+) -> None:
+    ignoring = "bash -c 'trap \"\" HUP; sleep 300'"
+    with Login(user) as login:
+        login.run(f"{ignoring} & {ignoring} | cat & true")
+        (child,) = machine.sessions(service)
+        os.kill(child, signal.SIGKILL)
+        assert login.finish() == 1
+        wait_until(lambda: processes(user.uid) == [], "something of the session goes on")
+
+
+@pytest.mark.parametrize("client", ["native", "python"])
+def test_without_a_terminal_nothing_outlives_the_recorder_either(
+    machine: Machine, service: subprocess.Popen[bytes], user: User, client: str
+) -> None:
+    command = "bash -c 'trap \"\" HUP; echo up; sleep 300'; true"
+    shell = [str(LAUNCHER), "-c", command]
+    with subprocess.Popen(
+        shell if client == "native" else [*shell, "--login"],
+        user=user.uid, group=user.gid, extra_groups=[], start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        (child,) = machine.sessions(service)
+        os.kill(child, signal.SIGKILL)
+        assert b"the recorder is gone" in process.communicate(timeout=TIMEOUT)[1]
+        wait_until(lambda: processes(user.uid) == [], "something of the session goes on")
+
+
+@pytest.mark.parametrize("key", [b"\x03", b"\x1c"])
+def test_a_key_that_sends_a_signal_reaches_a_command_that_left_its_terminal(
+    machine: Machine, service: subprocess.Popen[bytes], user: User, key: bytes, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.touch()
+    command = "trap 'echo got it; exit' INT QUIT; echo up; sleep 300; true"
+    with Login(User("root"), ["--norc"], shell=Path("/bin/bash")) as login:
+        login.expect(rb"\$ ")
+        login.line(f'su - {user.name} --session-command "{command}" </dev/null >{out} 2>&1')
+        wait_until(lambda: out.read_text() == "up\n", "it does not start")
+        login.send(key)
+        wait_until(lambda: out.read_text().endswith("got it\n"), "it does not get the signal")
+        login.exit()
+
+
 def test_a_killed_client_hangs_the_shell_up(
     machine: Machine, service: subprocess.Popen[bytes], user: User
 ) -> None:

@@ -498,14 +498,14 @@ static bool is_terminal(int fd)
     return system_call(__NR_ioctl, fd, TCGETS, (long)mode, 0, 0, 0) == 0;
 }
 
+// Whether we have a controlling terminal; true if it can't be told.
 static bool has_terminal(void)
 {
     long fd = system_call(__NR_openat, AT_FDCWD, (long)"/dev/tty", O_RDWR | O_NOCTTY | O_CLOEXEC,
                           0, 0, 0);
-    if (fd < 0)
-        return false;
-    system_call(__NR_close, fd, 0, 0, 0, 0, 0);
-    return true;
+    if (fd >= 0)
+        system_call(__NR_close, fd, 0, 0, 0, 0, 0);
+    return fd != -ENXIO && fd != -ENOENT;
 }
 
 // As RawMode in terminal/raw.py.
@@ -527,7 +527,7 @@ static int become(const struct program *program, const struct answer *answer, co
                   int slave, bool leads)
 {
     long result = 0;
-    if (leads || slave >= 0)
+    if (leads)
         result = system_call(__NR_setsid, 0, 0, 0, 0, 0, 0);
     if (result >= 0 && slave >= 0)
         result = system_call(__NR_ioctl, slave, TIOCSCTTY, 0, 0, 0, 0);
@@ -560,10 +560,10 @@ static long start(const struct program *program, const struct answer *answer, co
     long result = system_call(__NR_pipe2, (long)report, O_CLOEXEC, 0, 0, 0, 0);
     if (result < 0)
         return result;
-    bool leads = slave < 0
-                 && system_call(__NR_getsid, 0, 0, 0, 0, 0, 0)
-                        == system_call(__NR_getpid, 0, 0, 0, 0, 0, 0)
-                 && !has_terminal();
+    // A terminal that it does not leave, it could open by name and be seen on.
+    bool leads = slave >= 0 || has_terminal()
+                 || system_call(__NR_getsid, 0, 0, 0, 0, 0, 0)
+                        == system_call(__NR_getpid, 0, 0, 0, 0, 0, 0);
     long pid = new_process();
     if (pid == 0) {
         system_call(__NR_rt_sigprocmask, SIG_SETMASK, (long)&before, 0, sizeof before, 0, 0);

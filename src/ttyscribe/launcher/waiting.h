@@ -5,6 +5,7 @@
 // recorder/wire.py). Set recorder, terminal, cooked and shell, then call wait_for_shell().
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/prctl.h>
 #include <poll.h>
 #include <signal.h>
@@ -25,6 +26,16 @@ enum { WINDOW = 'W', SIGNAL = 'S', STOPPED = 'T', HELD = 'P', RESUMED = 'C' }; /
 enum { ENDED = 'X', END = 'K', DONE = 'D' };
 enum { NOT_YET = -1 };
 enum { SIGNALS = 64, OF_LIBC = 32 }; // the first two of real time a C library keeps to itself
+enum { ROUNDS = 10 }; // terminal/spawn.py
+
+// What getdents64(2) gives.
+struct entry {
+    uint64_t inode;
+    int64_t next;
+    unsigned short size;
+    unsigned char type;
+    char name[];
+};
 
 static int recorder; // the connection
 static int terminal; // the user's terminal, in raw mode; -1 if there is none
@@ -66,6 +77,12 @@ static bool parent_is_near(void)
 static void send_to_shell(int number)
 {
     system_call(__NR_kill, shell, number, 0, 0, 0, 0);
+}
+
+// As a terminal would.
+static void send_to_group(int number)
+{
+    system_call(__NR_kill, -shell, number, 0, 0, 0, 0);
 }
 
 // One packet: a letter, and a number if it is not negative.
@@ -132,14 +149,17 @@ static void stop(void)
     say(WINDOW, -1);
 }
 
-static void on_signal(int number)
+// by_kernel: it came from our terminal, which the shell may have left.
+static void on_signal(int number, bool by_kernel)
 {
     if (number == SIGCHLD) {
         reap();
     } else if (terminal < 0) {
         // Meant for the shell. The keyboard's own (INT, QUIT) reach it without us.
         bool keyboard = number == SIGINT || number == SIGQUIT;
-        if (status == NOT_YET && (!keyboard || stands_apart()))
+        if (status == NOT_YET && by_kernel && stands_apart())
+            send_to_group(number);
+        else if (status == NOT_YET && (!keyboard || stands_apart()))
             send_to_shell(number);
     } else if (number == SIGWINCH) {
         say(WINDOW, -1);
@@ -155,19 +175,61 @@ static void tell_recorder_gone(void)
     complain(line, sizeof line - 1);
 }
 
-// Nothing may go on unrecorded: end the shell, if its terminal's hang-up has not; what
-// wait4(2) tells of it.
+// A process's number by its name in /proc, 0 for a name that is none.
+static long number_of(const char *name)
+{
+    long number = 0;
+    for (; *name >= '0' && *name <= '9'; name++)
+        number = 10 * number + (*name - '0');
+    return *name ? 0 : number;
+}
+
+// Kill the processes of the shell's session but the shell; whether there were any.
+static bool kill_others(void)
+{
+    static _Alignas(struct entry) char entries[PACKET_SIZE];
+    bool found = false;
+    long size, folder = system_call(__NR_openat, AT_FDCWD, (long)"/proc",
+                                    O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0, 0, 0);
+    if (folder < 0)
+        return false;
+    while ((size = system_call(__NR_getdents64, folder, (long)entries, sizeof entries, 0, 0, 0)) > 0)
+        for (long at = 0; at < size; at += ((struct entry *)(entries + at))->size) {
+            long pid = number_of(((struct entry *)(entries + at))->name);
+            if (pid && pid != shell && system_call(__NR_getsid, pid, 0, 0, 0, 0, 0) == shell
+                && system_call(__NR_kill, pid, SIGKILL, 0, 0, 0, 0) == 0)
+                found = true;
+        }
+    system_call(__NR_close, folder, 0, 0, 0, 0, 0);
+    return found;
+}
+
+// The shell's jobs are groups of their own.
+static void kill_session(void)
+{
+    for (int i = 0; i < ROUNDS && kill_others(); i++)
+        ;
+}
+
+// Nothing may go on unrecorded: end the shell and its session, if the terminal's hang-up has
+// not; what wait4(2) tells of the shell. It is waited for in the end, so that its number is no
+// other's meanwhile.
 static int end_shell(void)
 {
     int now = 0;
-    send_to_shell(SIGHUP);
-    send_to_shell(SIGCONT);
+    bool apart = stands_apart();
+    (apart ? send_to_group : send_to_shell)(SIGHUP);
+    (apart ? send_to_group : send_to_shell)(SIGCONT);
     for (int i = 0; i < 100; i++) {
         struct timespec moment = {.tv_nsec = 10 * 1000 * 1000};
-        if (system_call(__NR_wait4, shell, (long)&now, WNOHANG, 0, 0, 0))
-            return now;
+        siginfo_t info = {0};
+        system_call(__NR_waitid, P_PID, shell, (long)&info, WEXITED | WNOHANG | WNOWAIT, 0, 0);
+        if (info.si_pid)
+            break;
         system_call(__NR_nanosleep, (long)&moment, 0, 0, 0, 0, 0);
     }
+    if (apart)
+        kill_session();
     send_to_shell(SIGKILL);
     while (system_call(__NR_wait4, shell, (long)&now, 0, 0, 0, 0) == -EINTR)
         ;
@@ -202,6 +264,7 @@ static bool is_over(void)
     } else if (!told && WIFSIGNALED(status) && WTERMSIG(status) == SIGHUP) {
         // The pty went with its recorder, and the shell with the pty: that was seen first.
         tell_recorder_gone();
+        kill_session();
         status = NOT_YET;
     }
     return true;
@@ -216,7 +279,7 @@ static void wait_for_end(int signals)
         if (ready[0].revents) {
             struct signalfd_siginfo info;
             if (system_call(__NR_read, signals, (long)&info, sizeof info, 0, 0, 0) == sizeof info)
-                on_signal((int)info.ssi_signo);
+                on_signal((int)info.ssi_signo, info.ssi_code == SI_KERNEL);
         }
         if (ready[1].revents && is_over())
             return;

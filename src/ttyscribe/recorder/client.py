@@ -21,7 +21,14 @@ from _struct import Struct
 from ttyscribe.errors import ServiceError, SpawnError, reason
 from ttyscribe.recorder import wire
 from ttyscribe.terminal.signals import ENDING, KEYBOARD
-from ttyscribe.terminal.spawn import Child, end_shell, name_terminal, spawn, stands_apart
+from ttyscribe.terminal.spawn import (
+    Child,
+    end_shell,
+    kill_session,
+    name_terminal,
+    spawn,
+    stands_apart,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -151,7 +158,7 @@ def run_recorded(
             session.raw = RawMode(terminal)
             session.raw.enter()
         name_terminal(shell, terminal, slave)
-        session.pid = spawn(shell, childs, slave)
+        session.pid = spawn(shell, childs, slave, leave_terminal=True)
         for fd in answer.fds:
             os.close(fd)
         if waiter:
@@ -272,6 +279,7 @@ class _Session:
         elif self._status == signal.SIGHUP and not self._ended_by:
             # The pty went with its recorder, and the shell with the pty: that was seen first.
             _complain(b"ttyscribe: the recorder is gone; the session ends")
+            kill_session(self.pid)
             self._status = None
         return True
 
@@ -289,8 +297,13 @@ class _Session:
 
     def _pass_on(self, number: int) -> None:
         """Without a terminal a signal is meant for the shell, which we stand for."""
-        # The keyboard's own reach it without us.
-        if self._status is None and (number not in KEYBOARD or stands_apart(self.pid)):
+        if self._status is not None:
+            return
+        apart = stands_apart(self.pid)
+        if apart and number in (*KEYBOARD, signal.SIGWINCH):
+            # Of our terminal, as a rule, which the shell may have left.
+            os.killpg(self.pid, number)
+        elif number not in KEYBOARD:
             os.kill(self.pid, number)
 
     def _reap(self) -> None:

@@ -23,6 +23,8 @@ else:
 # but for what its starter ignores (systemd ignores SIGPIPE for services).
 _PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
 _BY_SHELL = "/bin/sh"
+# A session of which something is left after so many rounds of killing starts processes faster.
+_ROUNDS = 10
 # The limits on the size of files that the shell is to have, where ours was raised.
 _file_size: list[tuple[int, int]] = []
 
@@ -62,19 +64,24 @@ class Child:
         self.ignored = ignored
 
 
-def spawn(child: Child, fds: tuple[int, int, int], terminal: int) -> int:
+def spawn(
+    child: Child, fds: tuple[int, int, int], terminal: int, *, leave_terminal: bool = False
+) -> int:
     """Start child on the descriptors fds; return its pid.
 
     fds stand for its standard input, output and error; one that is -1 is closed.
     terminal is a pty's slave that becomes the controlling terminal of the child's
     new session. With -1 the child stays in our session, unless we lead one that has
-    no terminal: then it leads one as well. Raises SpawnError with
+    no terminal: then it leads one as well. With leave_terminal it also does where we
+    have a terminal, which it could open by name and be seen on. Raises SpawnError with
     status 127 or 126 if the program is not there or may not run, or no process may.
     """
     report_read, report_write = os.pipe()
     # Out of the way of descriptors 0 to 2, which may be closed for us.
     report_write = above_standard(report_write)
-    leads = terminal < 0 and os.getsid(0) == os.getpid() and not _has_terminal()
+    leads = terminal < 0 and (
+        leave_terminal if _has_terminal() else os.getsid(0) == os.getpid()
+    )
     try:
         pid = os.fork()
     except OSError as error:
@@ -166,29 +173,47 @@ def stands_apart(pid: int) -> bool:
 
 
 def end_shell(pid: int) -> int:
-    """End our child pid, which may not go on, and wait for it: what waitpid(2) tells of it.
+    """End our child pid, which may not go on, and its session; what waitpid(2) tells of it.
 
-    SIGHUP is what a lost terminal sends it; it gets a second to end in order.
+    SIGHUP is what a lost terminal sends; it gets a second to end in order. It is waited for
+    in the end, so that its number is no other's meanwhile.
     """
     import time
 
+    apart = stands_apart(pid)
     for number in (signal.SIGHUP, signal.SIGCONT):
-        os.kill(pid, number)
+        os.kill(-pid if apart else pid, number)
     for _ in range(100):
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            return status
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            break
         time.sleep(0.01)
+    if apart:
+        kill_session(pid)
     os.kill(pid, signal.SIGKILL)
     return os.waitpid(pid, 0)[1]
 
 
+def kill_session(session: int) -> None:
+    """Kill all processes of a session but its leader: its jobs are groups of their own."""
+    for _ in range(_ROUNDS):
+        left = False
+        for name in os.listdir("/proc"):
+            try:
+                if name.isdecimal() and int(name) != session and os.getsid(int(name)) == session:
+                    os.kill(int(name), signal.SIGKILL)
+                    left = True
+            except (ProcessLookupError, PermissionError):
+                continue  # ended meanwhile, or another user's by now
+        if not left:
+            return
+
+
 def _has_terminal() -> bool:
-    """Whether we have a controlling terminal."""
+    """Whether we have a controlling terminal; true if it can't be told."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno not in (errno.ENXIO, errno.ENOENT)
     return True
 
 
