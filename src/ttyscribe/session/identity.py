@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# The kernel's "no audit session".
+# The kernel's "no audit session", and "no login uid".
 NO_SESSION = 4294967295
 # What no terminal's name is longer than; users can set any.
 _TERM_MAX = 128
@@ -43,8 +43,17 @@ def recording_id(pid: int) -> str:
 
 def audit_session(pid: int) -> int:
     """The audit session id of a process; NO_SESSION where there is none."""
+    return _audit(pid, "sessionid")
+
+
+def login_uid(pid: int) -> int:
+    """The uid that a process's session logged in with, whatever it became; NO_SESSION for none."""
+    return _audit(pid, "loginuid")
+
+
+def _audit(pid: int, name: str) -> int:
     try:
-        return int(_read(f"/proc/{pid}/sessionid"))
+        return int(_read(f"/proc/{pid}/{name}"))
     except (OSError, ValueError):
         return NO_SESSION
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 
 from ttyscribe.session.echo import EchoFilter
-from ttyscribe.session.identity import clean, identify, shortened
+from ttyscribe.session.identity import NO_SESSION, clean, identify, login_uid, shortened
 from ttyscribe.session.recording import GRACE, QUEUE_LIMIT, Recording
 from ttyscribe.session.spool import SERVICE_FOLDER, SUFFIX, Spool, abandoned, user_folder
 from ttyscribe.terminal import raise_file_size_limit
@@ -152,12 +152,14 @@ def start_member(
     captured: Iterable[str] = ("SHELL", "TERM", "LANG"),
     idle_time_limit: float | None = None,
     fds: Sequence[int] = (0, 1, 2),
+    pid: int | None = None,
 ) -> dict[str, object]:
     """The member of the first message: what was started, where and how.
 
     command is the whole argument vector; captured names the environment
-    variables that are kept; fds are the user's standard descriptors. What is too
-    long ends in "…".
+    variables that are kept; fds are the user's standard descriptors; pid is the
+    recorded process (default: this one), from which the kernel's login uid is. What is
+    too long ends in "…".
     """
     from ttyscribe import __version__
 
@@ -178,6 +180,9 @@ def start_member(
         "tty": terminal_name(fds),
         "remote": shortened(remote.split(b" ")[0], _TEXT_ROOM),
     }
+    uid = login_uid(os.getpid() if pid is None else pid)
+    if uid != NO_SESSION:
+        member["loginuid"] = uid
     if idle_time_limit is not None:
         member["idle_time_limit"] = idle_time_limit
     return member
