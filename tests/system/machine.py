@@ -145,8 +145,11 @@ class Machine:
                 "the recorder does not listen",
             )
             assert process.poll() is None
-            with contextlib.closing(connect()):
-                pass
+            # A process that is being served has no second session: until this one's is over.
+            with contextlib.closing(connect()) as probe:
+                probe.shutdown(socket.SHUT_WR)
+                assert probe.recv(1) == b""
+            wait_until(lambda: self.sessions(process) == [], "the connection's child stays")
         return process
 
     def sessions(self, process: subprocess.Popen[bytes]) -> list[int]:

@@ -91,10 +91,10 @@ class OwnMachine:
 
     # Servers.
 
-    def start_recorder(self) -> None:
+    def start_recorder(self, *options: str) -> None:
         """The recorder service, as systemd would start it."""
         self._recorder = subprocess.Popen(
-            [sys.executable, "-I", "-m", "ttyscribe", "recorder"], cwd="/",
+            [sys.executable, "-I", "-m", "ttyscribe", "recorder", *options], cwd="/",
             stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         wait_until(SOCKET.exists, "the recorder does not listen")

@@ -144,6 +144,23 @@ def test_a_message_that_no_recorder_sent_keeps_none_from_recovery(machine: OwnMa
     assert "evidence-42" in "".join(entry["MESSAGE"] for entry in there)
 
 
+def test_that_a_users_logins_are_turned_away_is_told_once_by_the_service(
+    machine: OwnMachine,
+) -> None:
+    with machine.journald():
+        machine.start_recorder("--max-sessions-per-user", "1")
+        with Login(User(USER)) as login:
+            login.run("true")
+            for _ in range(3):
+                with Login(User(USER), ["-c", "echo in"]) as second:
+                    assert second.finish() == 1
+            login.exit()
+        service = pwd.getpwnam(SERVICE_USER).pw_uid
+        wait_until(lambda: bool(entries("-p", "alert", f"_UID={service}")), "it is not told")
+        (told,) = entries("-p", "alert", f"_UID={service}")
+    assert "this user has 1 recorded sessions already" in told["MESSAGE"]
+
+
 def test_what_comes_by_journalds_stream_is_no_recorders_message(machine: OwnMachine) -> None:
     with machine.journald():
         send_line()

@@ -9,14 +9,16 @@ import grp
 import os
 import pty
 import pwd
+import random
 import signal
 import socket
 import stat
 import subprocess
+import sys
 import termios
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,7 @@ from tests.system.machine import (
     Machine,
     User,
     as_user,
+    children,
     connect,
     proc_status,
     processes,
@@ -452,6 +455,127 @@ def test_each_user_has_a_limit_and_so_has_the_machine(
         wait_until(lambda: _gets_in(other), "a place that is free again is not given")
 
 
+def test_who_is_turned_away_comes_to_the_chosen_outcome(
+    machine: Machine, service: subprocess.Popen[bytes], user: User
+) -> None:
+    machine.stop_recorder(service)
+    machine.start_recorder("--max-sessions", "1")
+    with Login(user) as login:
+        login.run("true")
+        for outcome, result in (("deny", 1), ("allow", 0)):
+            machine.configure(on_failure=outcome)
+            for more in ([], ["--login"]):  # the native client, and the one in Python
+                with Login(user, ["-c", "echo in", *more]) as second:
+                    assert second.finish() == result
+                assert b"1 sessions are recorded already" in second.seen
+                assert (b"in\r\n" in second.seen) == (outcome == "allow")
+        login.exit()
+
+
+def test_deliveries_go_on_after_the_process_for_them_was_killed(
+    machine: Machine, service: subprocess.Popen[bytes], user: User
+) -> None:
+    (killed,) = children(service.pid)
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: children(service.pid) not in ([], [killed]), "there is no other one")
+    (courier,) = children(service.pid)
+    with Login(user) as login:
+        login.run("echo hello")
+        (child,) = set(children(service.pid)) - {courier}
+        os.kill(child, signal.SIGKILL)
+        login.finish()
+    wait_until(lambda: os.listdir(SPOOL) == [], "nothing is delivered")
+    (shown,) = outputs(machine.messages()).values()
+    assert b"hello" in shown
+
+
+def test_a_new_service_gives_back_the_terminals_of_a_former_ones_sessions(
+    machine: Machine, service: subprocess.Popen[bytes], user: User
+) -> None:
+    with Login(user) as login:
+        login.run("true")
+        (child,) = machine.sessions(service)
+        machine.start_recorder()
+        machine.stop_recorder(service)
+        os.kill(child, signal.SIGKILL)
+        login.finish()
+        wait_until(lambda: os.stat(login.name).st_uid == user.uid, "it is not given back")
+        assert stat.S_IMODE(os.stat(login.name).st_mode) == 0o620
+
+
+def test_a_process_is_recorded_once(
+    machine: Machine, service: subprocess.Popen[bytes], user: User
+) -> None:
+    code = (
+        "import os, socket, sys, time\n"
+        "null = os.open('/dev/null', os.O_RDWR)\n"
+        "def session():\n"
+        "    s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
+        "    s.connect(sys.argv[1])\n"
+        "    socket.send_fds(s, [bytes.fromhex(sys.argv[2])], [null] * 3)\n"
+        "    print(s.recv(65536)[:1].decode())\n"
+        "    return s\n"
+        "first = session()\n"
+        "session()\n"
+        "first.send(b'X0')\n"
+        "first.recv(100)\n"
+        "session()\n"
+        "time.sleep(0.5)\n"
+        "session()\n"
+    )
+    done = as_user(user, code, str(SOCKET), hello().hex())
+    assert done.stdout.split() == ["R", "E", "E", "E"], done
+    assert len(outputs(machine.messages())) <= 1
+
+
+def test_an_end_that_is_none_ends_the_session_as_the_clients_death_does(
+    machine: Machine, service: subprocess.Popen[bytes]
+) -> None:
+    for end in (b"99999999999999999999", b"65536", b"-1"):
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                with connect() as sock, open(os.devnull, "r+b", buffering=0) as null:
+                    send(sock, hello(), [null.fileno()] * 3)
+                    answer(sock)
+                    sock.send(wire.pack(wire.ENDED, end))
+                    status = int(answer(sock) != wire.DONE)
+            finally:
+                os._exit(status)
+        assert os.waitpid(pid, 0)[1] == 0
+    wait_until(lambda: machine.sessions(service) == [], "the child stays")
+    assert ended(machine.messages()) == ["HUP"] * 3
+
+
+def test_the_start_names_the_uid_that_logged_in(
+    machine: Machine, service: subprocess.Popen[bytes], user: User
+) -> None:
+    script = f"echo 4711 >/proc/self/loginuid && su - {user.name} -c true"
+    subprocess.run(["sh", "-c", script], stdin=subprocess.DEVNULL, check=True)
+    (start,) = [m.extra for m in machine.messages() if m.extra and m.extra["event"] == "start"]
+    assert start["loginuid"] == 4711
+
+
+def test_a_proc_that_hides_processes_is_told_of_by_name(machine: Machine, user: User) -> None:
+    machine.no_recorder()
+    machine.configure()
+    command = "mount -t proc -o hidepid=2 proc /proc && exec \"$@\""
+    recorder = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", command, "sh", *RECORDER],
+        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        wait_until(SOCKET.exists, "the recorder does not listen")
+        with Login(user, ["-c", "echo in"]) as login:
+            assert login.finish() == 1
+        assert b"mounted with hidepid" in login.seen
+    finally:
+        recorder.terminate()
+        _, told = recorder.communicate(timeout=TIMEOUT)
+    assert told.startswith(b"ttyscribe recorder: the recorder can't see other users' processes")
+
+
 def _gets_in(user: User) -> bool:
     with Login(user, ["-c", "true"]) as login:
         return login.finish() == 0
@@ -529,6 +653,77 @@ def test_a_killed_recorder_ends_its_session_at_once(
         assert mode[3] & termios.ECHO and mode[3] & termios.ICANON
 
 
+INSTANTS = 12
+
+
+@pytest.fixture(scope="module")
+def text(user: User) -> Iterator[Path]:
+    """A file of the user's in which no two places look alike."""
+    path = user.home / "text"
+    path.write_text("".join(f"{n:08} äé € 🙂\n" for n in range(60_000)), encoding="utf-8")
+    yield path
+    path.unlink()
+
+
+def shown_until(user: User, text: Path, size: int, kill: Callable[[], None]) -> bytes:
+    """What a session shows of text that is killed when the terminal has got about size bytes."""
+    with Login(user, ["-c", f"cat {text}"]) as login:
+        while len(login.seen) < size and login._read(5):
+            pass
+        kill()
+        login.finish()
+        return login.seen.partition(b"ttyscribe: the recorder is gone")[0]
+
+
+def check_nothing_lost(machine: Machine, text: Path, seen: bytes) -> None:
+    """What was seen is recorded, each byte once, and nothing that was not there."""
+    # The service does so too, every few seconds.
+    code = "import sys; from ttyscribe.session.recovery import recover; list(recover(sys.argv[1]))"
+    words = [sys.executable, "-I", "-c", code, SPOOL]
+    subprocess.run(words, user=SERVICE_USER, group=SERVICE_USER, extra_groups=[], check=True)
+    wait_until(lambda: os.listdir(SPOOL) == [], "something stays in the spool")
+    found = machine.messages()
+    assert [message.id for message in found] == list(range(1, len(found) + 1))
+    (shown,) = outputs(found).values()
+    assert shown.startswith(seen), (len(seen), len(shown))
+    assert text.read_bytes().replace(b"\n", b"\r\n").startswith(shown)
+
+
+def test_a_recorder_killed_under_load_loses_and_doubles_nothing(
+    machine: Machine, service: subprocess.Popen[bytes], user: User, text: Path
+) -> None:
+    chance = random.Random(20261125)
+
+    def kill() -> None:
+        for child in machine.sessions(service):
+            os.kill(child, signal.SIGKILL)
+
+    for _ in range(INSTANTS):
+        size = int((text.stat().st_size // 2) ** chance.random())
+        seen = shown_until(user, text, size, kill)
+        check_nothing_lost(machine, text, seen)
+
+
+def test_a_service_killed_whole_under_load_loses_and_doubles_nothing(
+    machine: Machine, service: subprocess.Popen[bytes], user: User, text: Path
+) -> None:
+    chance = random.Random(20261126)
+
+    def kill() -> None:
+        (process,) = machine.recorders
+        for pid in (process.pid, *children(process.pid)):
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
+        machine.recorders.remove(process)
+        SOCKET.unlink()
+
+    for _ in range(INSTANTS):
+        size = int((text.stat().st_size // 2) ** chance.random())
+        seen = shown_until(user, text, size, kill)
+        machine.start_recorder()
+        check_nothing_lost(machine, text, seen)
+
+
 def test_a_shell_that_ignores_the_hangup_does_not_outlive_its_recorder(
     machine: Machine, service: subprocess.Popen[bytes], user: User
 ) -> None:
@@ -544,13 +739,16 @@ def test_a_shell_that_ignores_the_hangup_does_not_outlive_its_recorder(
 def test_no_job_outlives_the_recorder_by_ignoring_the_hangup(
     machine: Machine, service: subprocess.Popen[bytes], user: User
 ) -> None:
-    ignoring = "bash -c 'trap \"\" HUP; sleep 300'"
     with Login(user) as login:
-        login.run(f"{ignoring} & {ignoring} | cat & true")
+        # One writes to the outer terminal as soon as that is the user's again.
+        write = f"(echo un\"\"seen >{login.name})"
+        ignoring = f"bash -c 'trap \"\" HUP; while sleep 0.01; do {write}; done'"
+        login.run(f"{ignoring} 2>/dev/null & {ignoring} 2>&1 | cat >/dev/null & true")
         (child,) = machine.sessions(service)
         os.kill(child, signal.SIGKILL)
         assert login.finish() == 1
         wait_until(lambda: processes(user.uid) == [], "something of the session goes on")
+        assert b"unseen" not in login.seen
 
 
 @pytest.mark.parametrize("client", ["native", "python"])

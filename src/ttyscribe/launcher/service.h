@@ -33,8 +33,8 @@ enum { CONNECT_SECONDS = 5, ANSWER_SECONDS = 30 }; // client.py
 // wire.py
 enum { PACKET_MAX = 65536, ARGUMENTS_MAX = 49152, VALUE_MAX = 4096, VARIABLES_MAX = 8192 };
 enum { ARGV0_MAX = 1024 };
-enum { RECORD = 'R', BARE = 'B', DIRECT = 'I', FAILED = 'E', FAILED_START = 'F' };
-enum { OTHER_VERSION = 'V' };
+enum { RECORD = 'R', BARE = 'B', DIRECT = 'I', FAILED = 'E', FULL = 'L' };
+enum { FAILED_START = 'F', OTHER_VERSION = 'V' };
 enum { PASSED = 'p', OWN = 'o', CLOSED = '-' };
 static const char *const SENT[] = {
     "TERM=", "LANG=", "LC_ALL=", "LOGNAME=", "SSH_CONNECTION=", "SSH_CLIENT=", "REMOTEHOST=",
@@ -758,6 +758,10 @@ static int attempt(int argc, char **argv, char **environment, const char **note)
     case FAILED:
         if (answer.count == 3)
             result = refused(&login, answer.fields, note);
+        break;
+    case FULL:
+        // Python decides as the admin wants, and tells.
+        *note = answer.fields[0];
         break;
     case DIRECT:
         *note = "";

@@ -35,7 +35,7 @@ from ttyscribe.session.spool import SERVICE_FOLDER
 from ttyscribe.terminal import open_ends, window_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
 
     from ttyscribe.config.views import RecSession
     from ttyscribe.session.recording import Log
@@ -58,8 +58,13 @@ class Peer:
 
     def check(self) -> None:
         """Raise TtyscribeError if the process is gone, or in another's hands."""
-        with open(f"/proc/{self.pid}/status", "rb") as file:
-            status = file.read()
+        try:
+            with open(f"/proc/{self.pid}/status", "rb") as file:
+                status = file.read()
+        except OSError:
+            if not privileges.sees_processes():
+                raise TtyscribeError(privileges.BLIND) from None
+            raise TtyscribeError("the login shell is gone") from None
         for line in status.splitlines():
             if line.startswith(b"TracerPid:") and int(line.split()[1]):
                 raise TtyscribeError("the login shell is being traced")
@@ -80,19 +85,27 @@ class Peer:
             return os.pidfd_open(self.pid)
 
 
-def serve(connection: socket.socket) -> None:
-    """Serve one client, from HELLO to the end of its session."""
+def serve(connection: socket.socket, others: Container[str]) -> bool:
+    """Serve one client, from HELLO to the end of its session; whether it was recorded.
+
+    others are the living processes that are served or were recorded before, as
+    outer.client_of names them.
+    """
     hello: wire.Hello | None = None
     fds: list[int] = []
     values: RecSession | None = None
     peer = None
+    session = None
     try:
         peer = Peer(connection)
         connection.settimeout(HELLO_TIMEOUT)
         hello, fds = receive_hello(connection)
         if hello is None:
-            return
+            return False
         peer.check()
+        # A recording's id is made of these.
+        if outer.client_of(peer.pid) in others:
+            raise TtyscribeError("this process has a session already")
         session = Session(connection, peer, hello, three(hello.names, fds))
         values = session.values = session.load()
         session.run()
@@ -101,6 +114,7 @@ def serve(connection: socket.socket) -> None:
     except Exception as error:  # whatever it is, the login must come to its chosen outcome
         why = f"internal error: {type(error).__name__}: {error}"
         refuse(connection, peer, values or at_failure(peer, hello), why)
+    return session is not None and session.recorded
 
 
 def receive_hello(connection: socket.socket) -> tuple[wire.Hello | None, list[int]]:
@@ -158,6 +172,7 @@ class Session:
         self.hello = hello
         self.fds = fds
         self.values: RecSession
+        self.recorded = False
         self._loaded: config.Loaded[RecSession]
         self._ended: Outcome | None = None
         self._told = 0
@@ -196,6 +211,7 @@ class Session:
         # A name that could not be looked up is not asked for again.
         user = decision.user or str(self.peer.uid)
         log = self._open_log(user)
+        self.recorded = True
         relay_all = self._skip is not None
         ends = open_ends(
             self.fds,
@@ -211,7 +227,7 @@ class Session:
         with contextlib.suppress(OSError):  # no terminal, or one without a name here
             terminal, host = os.ttyname(ends.slave), str(start["remote"])
             self._login_record = LoginRecord(terminal, user, host, self.peer.pid)
-        with taken(ends.terminal, self.peer.uid):
+        with taken(ends.terminal, self.peer):
             self._record(log, ends)
         self._finish(log)
         held.release()
@@ -312,13 +328,13 @@ class Session:
             elif kind == wire.RESUMED:
                 self._pump.hold_keyboard(False)
             elif kind == wire.ENDED:
-                self._ended = Outcome.of(int(fields[0]))
+                self._ended = Outcome.of(within(0xFFFF, fields[0]))
                 self._pump.shell_ended()
             elif kind == wire.FAILED_START:
                 self._ended = Outcome(int(fields[0]) & 255)
                 self._pump.shell_ended()
             elif kind == wire.SIGNAL:
-                self._told = int(fields[0])
+                self._told = within(signal.NSIG - 1, fields[0])
                 self._pump.hang_up()
             else:
                 self._client_gone()
@@ -361,7 +377,7 @@ class Session:
         shell = self.values["shell"]
         dash = "-" if self.hello.argv0.startswith(b"-") else ""
         command: list[str | bytes] = [dash + shell.rpartition("/")[2], *self.hello.arguments]
-        return start_member(command, shell, self.hello.environ, fds=self.fds)
+        return start_member(command, shell, self.hello.environ, fds=self.fds, pid=self.peer.pid)
 
     def _interactive(self) -> bool:
         return all(fd >= 0 and os.isatty(fd) for fd in self.fds[:2])
@@ -376,9 +392,10 @@ class Session:
 
 
 @contextlib.contextmanager
-def taken(terminal: int, uid: int) -> Iterator[None]:
+def taken(terminal: int, peer: Peer) -> Iterator[None]:
     """The outer terminal, out of the user's reach for the time of the block."""
-    held = outer.take(terminal, uid) if terminal >= 0 else None
+    client = outer.client_of(peer.pid)
+    held = outer.take(terminal, peer.uid, client) if terminal >= 0 else None
     try:
         yield
     finally:
@@ -436,6 +453,14 @@ def three(names: bytes, fds: list[int]) -> tuple[int, int, int]:
     given = iter(fds)
     found = [next(given) if b"%d" % number in names else -1 for number in range(3)]
     return found[0], found[1], found[2]
+
+
+def within(most: int, field: bytes) -> int:
+    """A number of a client's. Raises ValueError for one that is none, or too great."""
+    number = int(field)
+    if not 0 <= number <= most:
+        raise ValueError("out of bounds")
+    return number
 
 
 def window(ends: Ends) -> bytes | None:

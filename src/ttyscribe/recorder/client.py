@@ -86,7 +86,10 @@ def ask(
     environ: dict[bytes, bytes],
     fds: tuple[int, int, int],
 ) -> Answer | None:
-    """Say HELLO with the user's descriptors; the answer, None if none came."""
+    """Say HELLO with the user's descriptors; the answer, None if none came.
+
+    Raises ServiceError if the service has no room for a session.
+    """
     not_dumpable()
     given = [fd for fd in fds if fd >= 0]
     names = b"".join([b"%d" % number for number, fd in enumerate(fds) if fd >= 0])
@@ -121,6 +124,8 @@ def ask(
         if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
             passed += [_from_native(data[at : at + 4]) for at in range(0, len(data) - 3, 4)]
     kind_of, fields = wire.unpack(packet)
+    if kind_of == wire.FULL:
+        raise ServiceError(os.fsdecode(fields[0]))
     return Answer(kind_of, fields, passed)
 
 

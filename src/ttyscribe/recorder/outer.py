@@ -14,7 +14,7 @@ import stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container
 
 FOLDER = "/run/ttyscribe/outer"
 _MODE = 0o600
@@ -38,8 +38,10 @@ class Outer:
             os.unlink(self._note)
 
 
-def take(fd: int, uid: int, folder: str = FOLDER) -> Outer | None:
+def take(fd: int, uid: int, client: str, folder: str = FOLDER) -> Outer | None:
     """Make the terminal fd ours if it belongs to the user uid; None if it is not theirs to give.
+
+    client is the process that waits at the terminal, as client_of names it.
 
     A descriptor proves no more than that it was once opened: another user's
     terminal, open for messages, is not to be taken from them. Raises OSError.
@@ -49,7 +51,7 @@ def take(fd: int, uid: int, folder: str = FOLDER) -> Outer | None:
         return None
     name = os.ttyname(fd)
     note = os.path.join(folder, str(os.getpid()))
-    text = f"{name}\n{was.st_rdev} {was.st_ino} {was.st_uid} {was.st_gid} {was.st_mode}\n"
+    text = f"{name}\n{client}\n{was.st_rdev} {was.st_ino} {was.st_uid} {was.st_gid} {was.st_mode}\n"
     note_fd = os.open(note, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, _MODE)
     with open(note_fd, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(text)
@@ -62,23 +64,46 @@ def take(fd: int, uid: int, folder: str = FOLDER) -> Outer | None:
     return Outer(fd, was, note)
 
 
-def give_back_left_over(pids: Iterable[int] | None = None, folder: str = FOLDER) -> None:
-    """Give back the terminals of sessions that died with them: pids', or all of dead processes."""
-    if pids is None:
-        pids = [int(name) for name in os.listdir(folder) if name.isdigit()]
-        pids = [pid for pid in pids if not os.path.exists(f"/proc/{pid}")]
-    for pid in pids:
-        note = os.path.join(folder, str(pid))
+def client_of(pid: int) -> str:
+    """A process's number and start time, "" if it is gone; what the note keeps of a client."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return ""
+    # One that has ended and is not reaped does nothing more.
+    return "" if fields[0] in b"ZX" else f"{pid} {int(fields[19])}"
+
+
+def is_there(client: str) -> bool:
+    """Whether the process that client_of named so is there."""
+    return client_of(int(client.split()[0])) == client
+
+
+def give_back_left_over(living: Container[int] = (), folder: str = FOLDER) -> bool:
+    """Give back the terminals of sessions that died with them; whether some have to wait.
+
+    living are the recorders that need not be looked at. A terminal waits for its client to
+    end, which first ends the session: what that still shows would not be recorded.
+    """
+    waits = False
+    for name in os.listdir(folder):
+        if not name.isdigit() or int(name) in living or client_of(int(name)):
+            continue
         try:
-            _give_back(note)
+            waits = not _give_back(os.path.join(folder, name)) or waits
         except (OSError, ValueError):
             continue
+    return waits
 
 
-def _give_back(note: str) -> None:
+def _give_back(note: str) -> bool:
+    """Give the terminal of a note back, unless its client is there."""
     fd = os.open(note, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     with open(fd, encoding="utf-8", errors="surrogateescape") as file:
-        name, _, numbers = file.read(8192).partition("\n")
+        name, client, numbers = file.read(8192).split("\n")[:3]
+    if client and is_there(client):
+        return False
     rdev, inode, uid, gid, mode = (int(word) for word in numbers.split())
     try:
         terminal = os.open(
@@ -93,6 +118,7 @@ def _give_back(note: str) -> None:
             os.close(terminal)
     finally:
         os.unlink(note)
+    return True
 
 
 def _restore(fd: int, uid: int, gid: int, mode: int) -> None:

@@ -25,6 +25,11 @@ FOR_SESSION = (CAP_CHOWN, CAP_FOWNER)
 # Groups beside the user's own: to write login records, and to see what reached the journal.
 GROUPS = ("utmp", "systemd-journal")
 
+BLIND = (
+    "the recorder can't see other users' processes in /proc, which is mounted with hidepid;"
+    " mount it with gid= as well, of a group that the recorder is in"
+)
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_KEEPCAPS = 8
@@ -94,6 +99,15 @@ def keep(capabilities: tuple[int, ...]) -> None:
 def hide() -> None:
     """Keep other processes of our user from tracing and reading this one."""
     _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def sees_processes() -> bool:
+    """Whether other users' processes are to be seen in /proc."""
+    try:
+        with open("/proc/1/status", "rb"):
+            return True
+    except OSError:
+        return False
 
 
 def end_with_parent() -> None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NoReturn
 from ttyscribe.errors import TtyscribeError, printable, reason
 from ttyscribe.recorder import outer, privileges, wire
 from ttyscribe.session import lock
+from ttyscribe.session.alert import alert
 from ttyscribe.session.spool import SENT, SERVICE_FOLDER, abandoned
 
 if TYPE_CHECKING:
@@ -38,10 +39,17 @@ FOLDERS = (
 _BACKLOG = 4096
 # In this many seconds a user may start as many sessions anew as they may have.
 _REFILL = 8.0
-# How often the courier looks for what waits to be delivered, in seconds.
+# How often the courier looks for what waits to be delivered, in seconds; and how long one that
+# ended is missed.
 _COURIER_PAUSE = 5.0
+# How often the parent looks for terminals that nobody gave back, in seconds; and while it
+# knows of one.
+_LOOK_PAUSE = 5.0
+_LOOK_AGAIN = 0.1
 # So many different lines are remembered, to be said once each.
 _TOLD_MAX = 1000
+# That a user's sessions are turned away is told the admin so often at the most, in seconds.
+_ALERT_PAUSE = 60.0
 # systemd's first passed descriptor, sd_listen_fds(3).
 _LISTEN_FD = 3
 
@@ -64,8 +72,14 @@ class Service:
         self._limits = limits
         self._users: dict[int, int] = {}  # child's pid: its peer's uid
         self._counts: dict[int, int] = {}
+        self._clients: dict[int, str] = {}  # child's pid: its peer, as outer.client_of
+        self._recorded: set[str] = set()  # the living ones of them that were recorded
+        self._alerted: dict[int, float] = {}  # uid: when the admin was told last
         self._starts: dict[int, tuple[float, float]] = {}  # uid: (allowance, when)
         self._stopping = False
+        self._courier = start_courier()
+        self._courier_due = 0.0  # when another is to be started, where there is none
+        self._look_due = 0.0  # when to look for terminals that nobody gave back
         self._wake, wake = os.pipe()
         os.set_blocking(self._wake, False)
         os.set_blocking(wake, False)
@@ -85,11 +99,29 @@ class Service:
         gc.collect()
         gc.freeze()
         while not self._stopping:
-            for fd, _ in poll.poll():
+            for fd, _ in poll.poll(max(0.0, self._look_due - time.monotonic()) * 1000):
                 if fd == self._wake:
                     self._on_signals()
                 else:
                     self._accept()
+            self._look_after()
+
+    def _look_after(self) -> None:
+        """What has to be done from time to time: have a courier, and give terminals back."""
+        now = time.monotonic()
+        if now < self._look_due:
+            return
+        # A former service's children have nobody else to do it for them.
+        waits = outer.give_back_left_over(self._users)
+        there = [client for client in self._recorded if outer.is_there(client)]
+        self._recorded = set(there)
+        self._look_due = now + (_LOOK_AGAIN if waits else _LOOK_PAUSE)
+        if not self._courier and now >= self._courier_due:
+            try:
+                self._courier = start_courier()
+            except OSError as error:
+                why = f"the recorder can't start another process: {reason(error)}"
+                print(f"ttyscribe recorder: {why}", file=sys.stderr, flush=True)
 
     def _on_signals(self) -> None:
         for number in set(os.read(self._wake, 4096)):
@@ -106,21 +138,40 @@ class Service:
             # The client is gone, or we are out of descriptors for a moment.
             return
         creds = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        _, uid, _ = struct.unpack("iII", creds)
+        peer, uid, _ = struct.unpack("iII", creds)
         why = self._full(uid)
         if why:
-            refuse(connection, why)
+            self._refuse(connection, uid, why)
             return
+        client = outer.client_of(peer)
         try:
             pid = os.fork()
         except OSError as error:
-            refuse(connection, f"the recorder can't start another process: {reason(error)}")
+            why = f"the recorder can't start another process: {reason(error)}"
+            self._refuse(connection, uid, why)
             return
         if pid == 0:
             self._be_child(connection)
         connection.close()
         self._users[pid] = uid
+        self._clients[pid] = client
         self._counts[uid] = self._counts.get(uid, 0) + 1
+
+    def _refuse(self, connection: socket.socket, uid: int, why: str) -> None:
+        """Turn a client away without ever waiting for it, and tell the admin, not each time.
+
+        What the admin wants then, the client reads in the configuration.
+        """
+        try:
+            connection.setblocking(False)
+            connection.send(wire.pack(wire.FULL, why.encode()))
+        except OSError:
+            pass
+        connection.close()
+        now = time.monotonic()
+        if now - self._alerted.get(uid, -_ALERT_PAUSE) >= _ALERT_PAUSE:
+            self._alerted[uid] = now
+            alert(f"user {uid}: sessions can't be recorded: {why}")
 
     def _full(self, uid: int) -> str:
         if len(self._users) >= self._limits.total:
@@ -159,15 +210,16 @@ class Service:
             os.close(self._wake)
             from ttyscribe.recorder.child import serve
 
-            serve(connection)
-            status = 0
+            others = self._recorded.union(self._clients.values())
+            # Zero says that no session was recorded, which a child that is killed can't.
+            status = 1 if serve(connection, others) else 0
         finally:
             os._exit(status)
 
     def _reap(self) -> None:
         while True:
             try:
-                pid, _ = os.waitpid(-1, os.WNOHANG)
+                pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if not pid:
@@ -177,20 +229,32 @@ class Service:
                 self._counts[uid] -= 1
                 if not self._counts[uid]:
                     del self._counts[uid]
+            client = self._clients.pop(pid, "")
+            if client and status:
+                self._recorded.add(client)
             # A child that was killed could not give its terminal back.
-            outer.give_back_left_over([pid])
+            self._look_due = 0.0
+            if pid == self._courier:
+                self._courier = 0
+                self._courier_due = time.monotonic() + _COURIER_PAUSE
+                line = "ttyscribe recorder: its process for deliveries ended; another one follows"
+                print(line, file=sys.stderr, flush=True)
 
 
-def start_courier() -> None:
-    """A process of its own that completes the recordings of recorders that are gone.
+def start_courier() -> int:
+    """A process of its own that completes the recordings of recorders that are gone; its pid.
 
     It ends with the service; a recovery that is cut off is begun again by the next.
     """
     parent = os.getpid()
-    if os.fork():
-        return
+    pid = os.fork()
+    if pid:
+        return pid
     status = 1
     try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
         privileges.keep(())
         privileges.end_with_parent()
         told: set[str] = set()
@@ -231,7 +295,6 @@ def look_for_arrivals(told: set[str]) -> None:
     if not any(name.endswith(SENT) for name in os.listdir(SERVICE_FOLDER)):
         return
     from ttyscribe.session import arrival
-    from ttyscribe.session.alert import alert
 
     for done in arrival.check(SERVICE_FOLDER):
         if done.state == arrival.MISSING:
@@ -249,7 +312,6 @@ def preload() -> None:
     import ttyscribe.config
     import ttyscribe.policy
     import ttyscribe.recorder.child
-    import ttyscribe.session.alert
     import ttyscribe.session.echo
     import ttyscribe.session.skip
     import ttyscribe.writers.file
@@ -262,16 +324,6 @@ def preload() -> None:
     grp.getgrgid(0)
     ttyscribe.config.load("rec-session", files=[])
     time.localtime()
-
-
-def refuse(connection: socket.socket, why: str) -> None:
-    """Turn a client away without ever waiting for it."""
-    try:
-        connection.setblocking(False)
-        connection.send(wire.pack(wire.FAILED, b"deny", b"/bin/sh", why.encode()))
-    except OSError:
-        pass
-    connection.close()
 
 
 def listen(path: str) -> tuple[socket.socket, Callable[[], None]]:
@@ -354,9 +406,9 @@ def run(path: str, user: str, limits: Limits) -> int:
     """Run the service until it is told to end; return the exit status."""
     os.umask(0o077)
     prepare(user)
+    if not privileges.sees_processes():
+        print(f"ttyscribe recorder: {privileges.BLIND}", file=sys.stderr, flush=True)
     listener, withdraw = listen(path)
-    outer.give_back_left_over()
-    start_courier()
     service = Service(listener, limits)
     try:
         ready()

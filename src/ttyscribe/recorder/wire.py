@@ -16,6 +16,8 @@ without NULs, joined by NUL. Descriptors travel with the packet that names them.
                                        BARE shell          become the real shell
                                        DIRECT              record in your own process
                                        FAILED outcome shell why
+                                       FULL why            no session is begun: as without a
+                                         service that answers, the client decides
                                        VERSION version     yours is not spoken here
     FAILED_START status                the shell could not be started
     WINDOW                             the terminal has another size
@@ -42,6 +44,7 @@ RECORD = b"R"
 BARE = b"B"
 DIRECT = b"I"
 FAILED = b"E"
+FULL = b"L"
 OTHER_VERSION = b"V"
 FAILED_START = b"F"
 WINDOW = b"W"
