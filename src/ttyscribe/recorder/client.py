@@ -24,6 +24,7 @@ from ttyscribe.terminal.signals import ENDING, KEYBOARD
 from ttyscribe.terminal.spawn import (
     Child,
     end_shell,
+    has_terminal,
     kill_session,
     name_terminal,
     spawn,
@@ -305,10 +306,10 @@ class _Session:
         if self._status is not None:
             return
         apart = stands_apart(self.pid)
-        if apart and number in (*KEYBOARD, signal.SIGWINCH):
-            # Of our terminal, as a rule, which the shell may have left.
+        if apart and number in (*KEYBOARD, signal.SIGWINCH) and has_terminal():
+            # The terminal's, as a rule, which the shell has left.
             os.killpg(self.pid, number)
-        elif number not in KEYBOARD:
+        elif apart or number not in KEYBOARD:
             os.kill(self.pid, number)
 
     def _reap(self) -> None:

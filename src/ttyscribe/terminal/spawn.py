@@ -80,7 +80,7 @@ def spawn(
     # Out of the way of descriptors 0 to 2, which may be closed for us.
     report_write = above_standard(report_write)
     leads = terminal < 0 and (
-        leave_terminal if _has_terminal() else os.getsid(0) == os.getpid()
+        leave_terminal if has_terminal() else os.getsid(0) == os.getpid()
     )
     try:
         pid = os.fork()
@@ -208,7 +208,7 @@ def kill_session(session: int) -> None:
             return
 
 
-def _has_terminal() -> bool:
+def has_terminal() -> bool:
     """Whether we have a controlling terminal; true if it can't be told."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
