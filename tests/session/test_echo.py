@@ -329,7 +329,7 @@ def test_the_id_is_known_again_in_reads_of_a_byte_and_where_a_line_is_wrapped(
 ) -> None:
     echo = armed([])
     data = wrapped.join([REC[:20].encode(), REC[20:].encode()]) + b"x" * 1000
-    for byte in data * 2000:
+    for byte in data * 600:
         echo.slow_down(echo.filter(bytes([byte])), 0)
     assert echo.paused_until > 0
 

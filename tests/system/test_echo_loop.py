@@ -9,6 +9,8 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import ptyprocess
@@ -49,33 +51,49 @@ def test_tail_of_the_own_recording_comes_to_rest(tmp_path: Path) -> None:
     assert sizes[-1] < 20_000
 
 
-@pytest.mark.parametrize(
-    "form",
-    [
-        "tail -n +1 -f {} | stdbuf -o0 fold -w 200",
-        "tail -n +1 -f {} | grep --line-buffered --color=always user",
-        "less +F {}",
-    ],
-)
+FILE_FORMS = [
+    "tail -n +1 -f {} | stdbuf -o0 fold -w 200",
+    "tail -n +1 -f {} | grep --line-buffered --color=always user",
+    "less +F {}",
+]
+JOURNAL_FORMS = ["short", "json", "json-pretty", "verbose"]
+Loops = dict[str, Future[list[int]]]
+
+
+@pytest.fixture(scope="module")
+def loops(journald: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loops]:
+    """A session for each form that shows its own recording, all at once: they mostly wait."""
+    record = [sys.executable, "-I", "-m", "ttyscribe", "rec", "-q", "--latency", "1"]
+    running: Loops = {}
+    with ThreadPoolExecutor(len(FILE_FORMS) + len(JOURNAL_FORMS)) as pool:
+        for form in FILE_FORMS:
+            file = tmp_path_factory.mktemp("echo") / "own.tlog"
+            command = f"until [ -s {file} ]; do :; done; {form.format(file)}"
+            argv = [*record, "-o", str(file), "-c", command]
+            running[form] = pool.submit(run_for, argv, SETTLES + MEASURED, file)
+        for form in JOURNAL_FORMS:
+            # The shell's parent is what records.
+            command = f"exec journalctl --no-pager --follow --output={form} --lines=3 _PID=$PPID"
+            argv = [*record, "--writer", "journal", "-c", command]
+            running[form] = pool.submit(run_for, argv, SETTLES + MEASURED)
+        yield running
+
+
+@pytest.mark.parametrize("form", FILE_FORMS)
 def test_the_own_recording_in_another_form_grows_at_a_constant_rate(
-    form: str, tmp_path: Path
+    form: str, loops: Loops
 ) -> None:
-    file = tmp_path / "own.tlog"
-    command = f"until [ -s {file} ]; do :; done; {form.format(file)}"
-    argv = [sys.executable, "-I", "-m", "ttyscribe", "rec", "-q", "-o", str(file)]
-    sizes = run_for([*argv, "--latency", "1", "-c", command], SETTLES + MEASURED, file)
+    sizes = loops[form].result()
     assert grown(sizes) < BOUND * MEASURED, sizes
     # It is a loop that goes on, and nothing of it is left out.
     assert grown(sizes) > 0
 
 
-@pytest.mark.usefixtures("journald")
-@pytest.mark.parametrize("form", ["short", "json", "json-pretty", "verbose"])
-def test_the_journal_followed_in_any_form_grows_at_a_constant_rate(form: str) -> None:
-    # The shell's parent is what records.
-    command = f"exec journalctl --no-pager --follow --output={form} --lines=3 _PID=$PPID"
-    argv = [sys.executable, "-I", "-m", "ttyscribe", "rec", "-q", "--writer", "journal"]
-    sizes = run_for([*argv, "--latency", "1", "-c", command], SETTLES + MEASURED)
+@pytest.mark.parametrize("form", JOURNAL_FORMS)
+def test_the_journal_followed_in_any_form_grows_at_a_constant_rate(
+    form: str, loops: Loops
+) -> None:
+    sizes = loops[form].result()
     assert sizes[-1] > 0
     assert grown(sizes) < BOUND * MEASURED, sizes
 
