@@ -6,7 +6,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import pwd
 import random
 import signal
 import socket
@@ -17,7 +16,6 @@ from pathlib import Path
 import pytest
 from tests.driving import Terminal, wait_until
 from tests.system import sides
-from tests.system.machine import processes
 from tests.system.ownmachine import CONFIG, LAUNCHER, NOTICE, USER, OwnMachine, own_machine
 from tests.system.sides import PATH, Result, Side, Sshd
 
@@ -549,13 +547,19 @@ def test_shell_that_is_missing_or_may_not_run(ours: Side, tmp_path: Path) -> Non
 
 
 def test_a_user_who_may_start_no_process_is_told_so_and_the_recording_has_an_end(
-    ours: Side,
+    bash: Side, ours: Side
 ) -> None:
     ours.enter()
     before = set(ended(ours))
     # su itself would not get so far while the user has another process.
-    uid = pwd.getpwnam(USER).pw_uid
-    wait_until(lambda: not processes(uid), "processes of other tests do not end")
+    bash.disconnect()
+    ours.disconnect()
+    # One that is not reaped yet counts too.
+    any_left = ["ps", "-o", "pid=", "-U", USER]
+    wait_until(
+        lambda: subprocess.run(any_left, stdout=subprocess.DEVNULL, check=False).returncode,
+        "processes of other tests do not end",
+    )
     result = ours.run(["prlimit", "--nproc=0", "su", USER, "-c", "echo out"])
     assert (result.out, result.err.count(b"\n")) == (b"", 1)
     if ours.name == "direct":

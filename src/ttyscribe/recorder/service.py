@@ -41,10 +41,10 @@ _BACKLOG = 4096
 _REFILL = 8.0
 # How often the courier looks for what waits to be delivered, in seconds; and how long one that
 # ended is missed.
-_COURIER_PAUSE = 5.0
+_COURIER_PAUSE = 2.0
 # How often the parent looks for terminals that nobody gave back, in seconds; and while it
 # knows of one.
-_LOOK_PAUSE = 5.0
+_LOOK_PAUSE = 2.0
 _LOOK_AGAIN = 0.1
 # So many different lines are remembered, to be said once each.
 _TOLD_MAX = 1000
