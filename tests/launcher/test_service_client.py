@@ -373,7 +373,8 @@ def test_a_shell_that_its_lost_recorders_pty_hung_up_is_no_end_of_its_own(
     assert process.returncode == 1
 
 
-SIGNALS = ["HUP", "INT", "QUIT", "TERM", "USR1", "ALRM", "XCPU", "RTMAX", "PIPE", "CONT", "WINCH"]  # fmt: skip
+SIGNALS = ["HUP", "INT", "QUIT", "TERM", "USR1", "ALRM", "XCPU", "RTMAX", "PIPE", "CONT",
+           "WINCH"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SIGNALS)
