@@ -257,7 +257,11 @@ class Pump:
         if self._recording.holds:
             self._withhold(relay, data)
             return
-        relay.sink.write(data)
+        if relay.terminal and len(data) >= relay.batch and not relay.sink.gone:
+            # There is more: this is delivered while the kernel brings it (_Relay.read).
+            relay.sink.pending += data
+        else:
+            relay.sink.write(data)
         self._after_write(relay)
 
     def _withhold(self, relay: _Relay, data: bytes) -> None:
@@ -387,14 +391,14 @@ class _Relay:
 
     __slots__ = (
         "at_once", "batch", "closed", "draining", "fd", "kind", "open", "paused", "sink",
-        "withheld",
+        "terminal", "withheld",
     )  # fmt: skip
 
     def __init__(self, fd: int, sink: Sink, kind: str) -> None:
         self.fd = fd
-        terminal = os.isatty(fd)
-        self.at_once = _READ_PTY if terminal else _READ_PIPE
-        self.batch = _BATCH_PTY if terminal else _BATCH_PIPE
+        self.terminal = os.isatty(fd)
+        self.at_once = _READ_PTY if self.terminal else _READ_PIPE
+        self.batch = _BATCH_PTY if self.terminal else _BATCH_PIPE
         self.sink = sink
         self.kind = kind
         self.open = True
@@ -409,7 +413,11 @@ class _Relay:
         return bool(self.withheld or self.sink.pending)
 
     def read(self) -> bytes | None:
-        """What is there now: b"" at the end, None if there is nothing after all."""
+        """What is there now: b"" at the end, None if there is nothing after all.
+
+        A pty has room for one piece, and after each the kernel takes a while to bring the
+        next. In that time some of what is pending is delivered, and nothing is waited for.
+        """
         parts: list[bytes] = []
         size = 0
         try:
@@ -417,6 +425,8 @@ class _Relay:
                 data = os.read(self.fd, self.at_once)
                 parts.append(data)
                 size += len(data)
+                if self.sink.pending:
+                    self.sink.drain_once()
                 # The user's own descriptors may block: one read for each report of poll.
                 if self.kind == INPUT or len(data) < _SHORT:
                     break

@@ -103,24 +103,28 @@ class Sink:
 
     def drain(self) -> None:
         """Deliver what is pending, as far as it can be delivered now."""
+        while self.pending and self.drain_once():
+            pass
+
+    def drain_once(self) -> bool:
+        """Deliver the first of what is pending by one system call; False if it can't be now."""
         data = self.pending
         try:
-            while data:
-                if self._socket is not None:
-                    sent = self._socket.send(data, _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
-                elif self._stage is not None:
-                    sent = self._splice(self._stage, data)
-                else:
-                    sent = os.write(self.fd, data)
-                data = data[sent:] if sent < len(data) else b""
+            if self._socket is not None:
+                sent = self._socket.send(data, _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
+            elif self._stage is not None:
+                sent = self._splice(self._stage, data)
+            else:
+                sent = os.write(self.fd, data)
         except BlockingIOError:
-            pass
+            return False
         except OSError as error:
             self.gone = True
             if error.errno not in _GONE:
                 self.lost = reason(error)
-            data = b""
-        self.pending = data
+            sent = len(data)
+        self.pending = data[sent:] if sent < len(data) else b""
+        return True
 
     def close(self) -> None:
         """Close what this sink opened itself; the user's descriptor stays."""
