@@ -167,6 +167,16 @@ def test_compiled_and_portable_form_fit_the_same_text(data: bytes, at: int, room
         assert len(text) + len(more) > room
 
 
+@settings(max_examples=300, deadline=None)
+@given(NEAR)
+def test_compiled_and_portable_form_find_the_same_end_of_what_is_valid(data: bytes) -> None:
+    end = escape.valid(data)
+    assert escape.portable_valid(data) == end
+    data[:end].decode()
+    rest = data[end:].decode("utf-8", "surrogateescape")
+    assert not rest or "\udc80" <= rest[0] <= "\udcff"
+
+
 def test_a_place_outside_of_the_data_is_refused() -> None:
     for at in (-1, 4):
         with pytest.raises(ValueError, match="outside"):

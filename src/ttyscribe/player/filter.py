@@ -30,6 +30,8 @@ from __future__ import annotations
 
 import re
 
+from ttyscribe.tlog.escape import valid
+
 # No sequence of a real program is longer, where it has to be seen whole.
 LIMIT = 4096
 
@@ -179,14 +181,15 @@ class TerminalFilter:
     def _without_lone_c1(self, data: bytes) -> bytes:
         """data up to its last whole character, without what is a C1 control by itself."""
         data = self._begun + data
+        self._begun = b""
+        end = valid(data)
+        if end == len(data):
+            return data
         begun = _BEGUN.search(data, max(0, len(data) - 3))
-        self._begun = b"" if begun is None else begun[0]
-        data = data[: len(data) - len(self._begun)]
-        try:
-            data.decode()
-        except UnicodeDecodeError:
-            return _CHARACTER.sub(_without_lone, data)
-        return data
+        if begun is not None:
+            self._begun = begun[0]
+            data = data[: begun.start()]
+        return data if end == len(data) else _CHARACTER.sub(_without_lone, data)
 
     def _skip(self, data: bytes, pattern: re.Pattern[bytes]) -> bytes:
         """Pass over the rest of a string; what follows it."""

@@ -6,6 +6,7 @@
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030b0000
 #include <Python.h>
+#include <stdint.h>
 #include <string.h>
 
 // What a character of ASCII becomes (RFC 8259, section 7): 0 stays as it is, 'u' is \u00XX,
@@ -170,8 +171,34 @@ static PyObject *fit(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssiz
     return result;
 }
 
+PyDoc_STRVAR(valid_doc,
+"valid(data) -> end\n\n"
+"Where the whole characters of UTF-8 that data begins with end.");
+
+static PyObject *valid(PyObject *Py_UNUSED(module), PyObject *argument)
+{
+    char *data;
+    Py_ssize_t size;
+    if (PyBytes_AsStringAndSize(argument, &data, &size) < 0)
+        return NULL;
+    const unsigned char *begin = (unsigned char *)data, *p = begin, *end = begin + size;
+    while (p < end) {
+        uint64_t eight;
+        if (end - p >= 8 && (memcpy(&eight, p, 8), !(eight & 0x8080808080808080))) {
+            p += 8;
+            continue;
+        }
+        int length = *p < 0x80 ? 1 : character(p, end - p);
+        if (!length)
+            break;
+        p += length;
+    }
+    return PyLong_FromSsize_t(p - begin);
+}
+
 static PyMethodDef methods[] = {
     {"fit", (PyCFunction)(void (*)(void))fit, METH_FASTCALL, fit_doc},
+    {"valid", valid, METH_O, valid_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """JSON strings with only what JSON requires escaped.
 
-fit is what the bytes of a session go through. It is compiled from _text.c; where that
-was not done, the same in Python stands in, which gives the same bytes several times
-slower: a property test holds them to it.
+fit is what the bytes of a session go through, and valid those of a replay. They are
+compiled from _text.c; where that was not done, the same in Python stands in, which gives
+the same result several times slower: property tests hold them to it.
 """
 
 from __future__ import annotations
@@ -64,9 +64,17 @@ def portable_fit(data: bytes, at: int, room: int) -> tuple[bytes, int, int, bool
     return encoded[:size], count, at + len(text[:count].encode()), count < len(text)
 
 
-try:
-    from ttyscribe.tlog._text import fit
-except ImportError:
-    fit = portable_fit
+def portable_valid(data: bytes) -> int:
+    """Where the whole characters of UTF-8 that data begins with end."""
+    try:
+        return utf_8_decode(data, "strict", False)[1]
+    except UnicodeDecodeError as error:
+        return error.start
 
-__all__ = ["fit", "light", "portable_fit", "value"]
+
+try:
+    from ttyscribe.tlog._text import fit, valid
+except ImportError:
+    fit, valid = portable_fit, portable_valid
+
+__all__ = ["fit", "light", "portable_fit", "portable_valid", "valid", "value"]
