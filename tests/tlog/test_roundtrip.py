@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from random import Random
 
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ttyscribe.tlog
+from ttyscribe.errors import FormatError
 from ttyscribe.events import INPUT, OUTPUT, WINDOW, Event, Message, window
 from ttyscribe.tlog import Decoder, Encoder, Identity, escape, parse
 
@@ -177,10 +179,77 @@ def test_compiled_and_portable_form_find_the_same_end_of_what_is_valid(data: byt
     assert not rest or "\udc80" <= rest[0] <= "\udcff"
 
 
+# Texts of JSON strings, with all escapes, and what is nearly one.
+ESCAPED = st.lists(
+    st.one_of(
+        st.text(max_size=10).map(lambda text: json.dumps(text)[1:-1].encode()),
+        st.text(max_size=10).map(lambda text: escape.light(text)[1:-1]),
+        st.sampled_from(
+            [b'\\"', b"\\/", b"\\u00E9", b"\\ud83d\\ude42", b"\\ud83d", b"\\ude42", b"\\u12"]
+        ),
+        st.sampled_from([b'"', b"\\", b"\x1f", b"\x7f", b" ", b"\xff", b"\xe2\x82", b"\x00"]),
+    ),
+    max_size=8,
+).map(b"".join)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(ESCAPED, st.integers(0, 3), st.integers(0, 3))
+def test_compiled_and_portable_form_take_escapes_back_alike(
+    data: bytes, before: int, behind: int
+) -> None:
+    begin = min(before, len(data))
+    end = max(begin, len(data) - behind)
+    assert escape.unescape(data, begin, end) == escape.portable_unescape(data, begin, end)
+
+
+@given(st.text(), st.sampled_from([True, False]))
+def test_what_was_escaped_is_taken_back(text: str, ascii_only: bool) -> None:
+    body = json.dumps(text, ensure_ascii=ascii_only)[1:-1]
+    try:
+        data = body.encode()
+    except UnicodeEncodeError:
+        return  # a surrogate by itself, which is no text
+    expected = None if re.search("[\ud800-\udfff]", text) else (text.encode(), len(text))
+    assert escape.unescape(data, 0, len(data)) == expected
+
+
 def test_a_place_outside_of_the_data_is_refused() -> None:
     for at in (-1, 4):
         with pytest.raises(ValueError, match="outside"):
             escape.fit(b"abc", at, 10)
+    for begin, end in ((-1, 2), (2, 1), (0, 4)):
+        with pytest.raises(ValueError, match="outside"):
+            escape.unescape(b"abc", begin, end)
+
+
+LARGE = (
+    '{"ver":"2.3","host":"h","rec":"r","user":"u","term":"","session":1,"id":1,"pos":5,'
+    '"time":1.005,"timing":"=80x24>%d","in_txt":"","in_bin":[],"out_txt":"%s","out_bin":[]}'
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "count"),
+    [("é\\n" * 400, 800), ("\\u00e9" * 400, 400), ("x" * 600 + "\\ud83d\\ude42", 601)],
+)
+def test_a_large_message_is_what_a_small_one_is(body: str, count: int) -> None:
+    decoder = Decoder()
+    decoder.decode(parse((LARGE % (1, "x")).encode(), "test:1"))
+    decoder.lax = True
+    message = parse((LARGE % (count, body)).encode(), "test:2")
+    shown = json.loads(f'"{body}"')
+    assert message.out_txt == shown
+    assert decoder.decode(message) == [(5_000_000, OUTPUT, shown.encode())]
+    with pytest.raises(FormatError, match="timing"):
+        decoder.decode(parse((LARGE % (count + 1, body)).encode(), "test:3"))
+
+
+@pytest.mark.parametrize("end", ['"', "\\", "\\ud800", "\t"])
+def test_a_large_message_that_is_no_json_is_refused(end: str) -> None:
+    body = "x" * 600 + end
+    with pytest.raises(FormatError, match="not JSON"):
+        parse((LARGE % (len(body), body)).encode(), "test:1")
 
 
 @given(

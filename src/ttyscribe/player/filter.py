@@ -143,9 +143,9 @@ class TerminalFilter:
         # Within a string that is left out: the pattern of its rest.
         self._skipping: re.Pattern[bytes] | None = None
 
-    def feed(self, data: bytes) -> bytes:
-        """The part of the stream so far that may be sent on."""
-        if self._begun or not data.isascii():
+    def feed(self, data: bytes, text: bool = False) -> bytes:
+        """The part of the stream so far that may be sent on; text tells that all is UTF-8."""
+        if not text and (self._begun or not data.isascii()):
             data = self._without_lone_c1(data)
         if self._pending:
             data = self._pending + data

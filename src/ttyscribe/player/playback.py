@@ -165,7 +165,7 @@ class Playback:
             out = b"".join(self._out)
             self._out = []
             self._size = 0
-            self.screen.write(out, hurry=self._ahead >= 0)
+            self.screen.write(out, hurry=self._ahead >= 0, text=not self.stream.has_bytes)
         if self._status:
             self.screen.show_status(self._status_text())
 

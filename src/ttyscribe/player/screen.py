@@ -110,12 +110,13 @@ class Screen:
             self._saved = []
         self._forget()
 
-    def write(self, data: bytes, hurry: bool = False) -> None:
+    def write(self, data: bytes, hurry: bool = False, text: bool = False) -> None:
         """Write recorded output, without queries and what could harm. Raises OSError.
 
-        In a hurry it is written soon, while the next is made ready.
+        In a hurry it is written soon, while the next is made ready. text tells that all
+        output so far was UTF-8.
         """
-        data = self._filter.feed(data)
+        data = self._filter.feed(data, text)
         if b"\x1b" in data:
             data = self._note(data)
         if self._status_shown:

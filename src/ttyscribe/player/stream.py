@@ -29,6 +29,7 @@ class Stream:
         self.follow = follow
         self.lax = lax
         self.start: float | None = None
+        self._decoder = Decoder()
         self.idle_time_limit: float | None = None
         # The first error that was passed over, and how many were.
         self._broken: FormatError | None = None
@@ -42,12 +43,18 @@ class Stream:
         more = f", and {self._count - 1} more like it" if self._count > 1 else ""
         return f"{self._broken}; passed over{more}"
 
+    @property
+    def has_bytes(self) -> bool:
+        """Whether any output so far was bytes: without, all of it is UTF-8."""
+        return self._decoder.has_bytes
+
     def batches(self) -> Iterator[list[Event] | None]:
         """Each message's events; None where nothing is there yet, as Reader.entries.
 
         Each call starts anew. Raises FormatError and ReaderError.
         """
-        decode = Decoder(self.lax, self.reader.partial).decode
+        self._decoder = Decoder(self.lax, self.reader.partial)
+        decode = self._decoder.decode
         rec: str | None = None
         self._broken = None
         self._count = 0

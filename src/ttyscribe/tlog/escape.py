@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """JSON strings with only what JSON requires escaped.
 
-fit is what the bytes of a session go through, and valid those of a replay. They are
+fit is what the bytes of a session go through, unescape and valid those of a replay. They are
 compiled from _text.c; where that was not done, the same in Python stands in, which gives
 the same result several times slower: property tests hold them to it.
 """
@@ -64,6 +64,20 @@ def portable_fit(data: bytes, at: int, room: int) -> tuple[bytes, int, int, bool
     return encoded[:size], count, at + len(text[:count].encode()), count < len(text)
 
 
+def portable_unescape(data: bytes, begin: int, end: int) -> tuple[bytes, int] | None:
+    """(text, count): what the text of a JSON string stands for, which is data from begin to end.
+
+    In UTF-8, and its count of characters; None if it is no such text.
+    """
+    from orjson import JSONDecodeError, loads
+
+    try:
+        text = loads(b'"%b"' % data[begin:end])
+    except JSONDecodeError:
+        return None
+    return text.encode(), len(text)
+
+
 def portable_valid(data: bytes) -> int:
     """Where the whole characters of UTF-8 that data begins with end."""
     try:
@@ -73,8 +87,11 @@ def portable_valid(data: bytes) -> int:
 
 
 try:
-    from ttyscribe.tlog._text import fit, valid
+    from ttyscribe.tlog._text import fit, unescape, valid
 except ImportError:
-    fit, valid = portable_fit, portable_valid
+    fit, unescape, valid = portable_fit, portable_unescape, portable_valid
 
-__all__ = ["fit", "light", "portable_fit", "portable_valid", "valid", "value"]
+__all__ = [
+    "fit", "light", "portable_fit", "portable_unescape", "portable_valid", "unescape", "valid",
+    "value",
+]  # fmt: skip
