@@ -16,8 +16,8 @@ UNSPOOLED = [
     *OURS[:2],
     "-c",
     (
-        "import sys, ttyscribe.session.setup as setup; setup.Spool = lambda *a, **k: None\n"
-        "from ttyscribe.cli.rec import main; sys.exit(main(sys.argv[1:]))"
+        "import os, sys, ttyscribe.session.setup as setup; setup.Spool = lambda *a, **k: None\n"
+        "from ttyscribe.cli.rec import main; os._exit(main(sys.argv[1:]))"
     ),
 ]
 LAUNCHER = ROOT / ".venv/bin/ttyscribe-rec-session"

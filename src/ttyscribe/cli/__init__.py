@@ -11,6 +11,10 @@ from __future__ import annotations
 import io
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
 # name: (module, one line for the help)
 COMMANDS = {
     "rec": ("ttyscribe.cli.rec", "record a command or your shell"),
@@ -54,6 +58,15 @@ class Nowhere(io.TextIOBase):
 
     def write(self, text: str, /) -> int:
         return len(text)
+
+
+def entry() -> NoReturn:
+    """The command ttyscribe: main, and an end at once, for Python's own way takes 4 ms."""
+    import os
+
+    status = main()
+    give_up_output()
+    os._exit(status)
 
 
 def main(argv: list[str] | None = None) -> int:

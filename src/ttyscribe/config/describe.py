@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import json
-
 from ttyscribe.config.fast import load_schema
 
 TYPE_CHECKING = False
@@ -79,7 +77,7 @@ def allowed(part: Schema) -> str:
         return " or ".join(allowed(alternative) for alternative in alternatives)
     if "enum" in part:
         choices: list[str] = part["enum"]  # type: ignore[assignment]
-        return alternatives_text([json.dumps(choice) for choice in choices])
+        return alternatives_text([f'"{choice}"' for choice in choices])
     kind = part["type"]
     if kind == "object":
         return "an object {...} with " + alternatives_text(

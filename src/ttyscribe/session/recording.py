@@ -61,7 +61,7 @@ GRACE = 3.0
 _GRACE_IN_ALL = 60.0
 _RETRY = 500_000_000
 # journald and syslog take ten messages before they are busy (net.unix.max_dgram_qlen).
-_BUSY_RETRY = 2_000_000
+_BUSY_RETRY = 500_000
 # A writer that only time helps, such as a rate limit, is tried less often.
 _LIMITED_RETRY = 20_000_000
 # So much in the spool is worth a checkpoint, and so much is read back at once.
