@@ -53,6 +53,19 @@ def modes(stage: Path) -> dict[str, int]:
     }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What each installation would fetch and build anew, made once."""
+    folder = tmp_path_factory.mktemp("wheels")
+    requirements = ROOT / "requirements" / "run.txt"
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    run(*pip, "wheel", "--quiet", "--wheel-dir", folder, "-r", requirements)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIP_NO_INDEX", "1")
+        patch.setenv("PIP_FIND_LINKS", str(folder))
+        yield
+
+
 @pytest.fixture(scope="module")
 def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An installation below a folder, made once; tests work on copies of it."""

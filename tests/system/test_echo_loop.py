@@ -21,7 +21,7 @@ ROUNDS = 4
 BOUND = 150_000
 # After this many seconds the loop runs at its constant rate; unbounded, each second doubles it.
 SETTLES = 10
-MEASURED = 6
+MEASURED = 4
 
 
 def run_for(argv: list[str], seconds: float, sample: Path | None = None) -> list[int]:
