@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ttyscribe.player.screen import Screen
     from ttyscribe.player.stream import Stream
 
-_BATCH = 1 << 16
+_BATCH = 1 << 17
 # Seconds between looks at a followed file, and redraws of the status line.
 _INTERVAL = 0.2
 _STATUS_SECONDS = 1.0
