@@ -10,7 +10,6 @@ and the pump stops reading, so that nothing passes unrecorded.
 
 from __future__ import annotations
 
-import select
 import time
 
 from ttyscribe.errors import SpoolError, WriterError
@@ -62,6 +61,9 @@ _GRACE_IN_ALL = 60.0
 _RETRY = 500_000_000
 # journald and syslog take ten messages before they are busy (net.unix.max_dgram_qlen).
 _BUSY_RETRY = 500_000
+# At the end, in seconds: half of what journald needs for them. To have it wake us for each
+# (poll(2)) would cost it more.
+_BUSY_PAUSE = 0.0003
 # A writer that only time helps, such as a rate limit, is tried less often.
 _LIMITED_RETRY = 20_000_000
 # So much in the spool is worth a checkpoint, and so much is read back at once.
@@ -399,13 +401,8 @@ class Recording:
         return WriterError(f"{why}; {what} of the recording could not be written")
 
     def _wait_for_writer(self) -> None:
-        fd = self._writer.fileno()
-        if fd < 0 or self.error is not None:
-            time.sleep(0.02)
-            return
-        poll = select.poll()
-        poll.register(fd, select.POLLOUT)
-        poll.poll(20)
+        limited = self._writer.fileno() < 0 or self.error is not None
+        time.sleep(0.02 if limited else _BUSY_PAUSE)
 
 
 def encode(encoder: Encoder, time: int, kind: int, data: bytes) -> list[Message]:
