@@ -56,6 +56,13 @@ def test_an_alert_waits_no_longer_than_a_login_can(busy: socket.socket) -> None:
     assert 0.4 < time.monotonic() - began < 5
 
 
+def test_an_alert_of_whoever_may_not_wait_does_not(
+    busy: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", pytest.fail)
+    assert not alert.alert("a session is not recorded", patience=0)
+
+
 def test_an_alert_waits_for_no_log_that_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -171,7 +171,8 @@ class Service:
         now = time.monotonic()
         if now - self._alerted.get(uid, -_ALERT_PAUSE) >= _ALERT_PAUSE:
             self._alerted[uid] = now
-            alert(f"user {uid}: sessions can't be recorded: {why}")
+            # Everybody's logins would wait for a log that a user keeps busy.
+            alert(f"user {uid}: sessions can't be recorded: {why}", patience=0)
 
     def _full(self, uid: int) -> str:
         if len(self._users) >= self._limits.total:

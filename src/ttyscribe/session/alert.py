@@ -10,31 +10,31 @@ from ttyscribe.events import Message
 from ttyscribe.writers.journal import JournalWriter
 from ttyscribe.writers.syslog import SyslogWriter
 
-_PATIENCE = 0.5
+PATIENCE = 0.5
 _PAUSE = 0.02
 
 
-def alert(text: str, user: str = "") -> bool:
+def alert(text: str, user: str = "", patience: float = PATIENCE) -> bool:
     """Log one line at alert priority to syslog, or else to the journal; return whether one took it.
 
-    Never fails, and waits no longer than half a second for logs that are busy: what it
-    reports is trouble enough.
+    Never fails, and waits no longer than patience, in seconds, for logs that are busy: what
+    it reports is trouble enough.
     """
-    return _log(text, user, "alert")
+    return _log(text, user, "alert", patience)
 
 
 def warn(text: str, user: str = "") -> bool:
     """The same at warning priority."""
-    return _log(text, user, "warning")
+    return _log(text, user, "warning", PATIENCE)
 
 
-def _log(text: str, user: str, priority: str) -> bool:
+def _log(text: str, user: str, priority: str, patience: float) -> bool:
     message = Message(text.encode("utf-8", "replace"), "", user, 0, 0)
     writers = (
         lambda: SyslogWriter("authpriv", priority),
         lambda: JournalWriter(priority, augment=False),
     )
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + patience
     while True:
         busy = False
         for writer in writers:
