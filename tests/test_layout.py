@@ -48,6 +48,7 @@ LOGIN_PATH = (
     "ttyscribe.recorder.wire",
     "ttyscribe.session",
     "ttyscribe.session.alert",
+    "ttyscribe.session.git",
     "ttyscribe.session.lock",
     "ttyscribe.session.setup",
     "ttyscribe.session.outage",

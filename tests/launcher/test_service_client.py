@@ -171,6 +171,8 @@ def test_it_says_byte_for_byte_what_the_python_client_says(
         ([b"-sh", b"+O", b"--command", b"true"], {}),
         ([b"-" * 1025], {}),
         ([b"-sh", b"x" * 49152], {}),
+        # What it would serve is to be looked at.
+        ([b"-sh", b"-c", b"git-receive-pack 'x'"], {}),
         ([b"-sh"], {b"TERM": b"x" * 4097}),
         ([b"-sh"], {b"N%d" % n + b"x" * 100: b"" for n in range(100)}),
         ([b"-sh"], {b"N%d" % n: b"" for n in range(600)}),

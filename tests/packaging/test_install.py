@@ -93,6 +93,7 @@ def test_every_line_of_the_table_is_installed_with_its_mode(staged: Path) -> Non
         "etc/ttyscribe/rec.conf.d": 0o755,
         "etc/ttyscribe/play.conf.d": 0o755,
         "usr/lib/ttyscribe/bin/ttyscribe-wait": 0o711,
+        "usr/lib/ttyscribe/bin/ttyscribe-confine": 0o711,
         "usr/lib/sysusers.d/ttyscribe.conf": 0o644,
         "usr/lib/systemd/journald@ttyscribe.conf.d/ttyscribe.conf": 0o644,
         "usr/lib/systemd/system/ttyscribe-recorder.service": 0o644,

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ttyscribe.config.models import Skip as SkipSettings
-from ttyscribe.session.skip import environment_of, is_roots, skip_rule, split
+from ttyscribe.session.roots import is_roots
+from ttyscribe.session.skip import environment_of, skip_rule, split
 
 COMMANDS = SkipSettings().commands
 NAMES = ["scp", "rsync", "git-upload-pack", "git-receive-pack", "borg", "sftp-server", "git"]
@@ -35,12 +36,21 @@ def programs() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def skipped(line: str, programs: Path, *, shell: str = "/bin/bash", **environ: str) -> str | None:
+NOTHING: Mapping[str, str] = {}
+
+
+def skipped(
+    line: str,
+    programs: Path,
+    *,
+    shell: str = "/bin/bash",
+    is_plain_git: bool = True,
+    environ: Mapping[str, str] = NOTHING,
+) -> str | None:
     """The rule by which the line is skipped."""
     variables = {"PATH": str(programs), "HOME": "/nonexistent", **environ}
-    found = skip_rule(
-        line, COMMANDS, shell, {os.fsencode(k): os.fsencode(v) for k, v in variables.items()}
-    )
+    encoded = {os.fsencode(k): os.fsencode(v) for k, v in variables.items()}
+    found = skip_rule(line, COMMANDS, shell, encoded, is_plain_git)
     return None if found is None else found.rule
 
 
@@ -127,8 +137,6 @@ RECORDED = [
     "rsync --server --secluded-args .",
     "borg",
     "borg create serve",
-    # It runs the hooks of a repository that may be its user's.
-    "git-receive-pack x",
     "git upload-pack x",
     "git -c core.pager=bash upload-pack x",
     # sshd runs it itself; as a program it does not exist.
@@ -147,10 +155,19 @@ def test_anything_else_is_recorded_in_full(line: str, programs: Path) -> None:
     assert skipped(line, programs) is None
 
 
+def test_a_program_of_gits_is_skipped_where_it_would_run_nothing_of_its_users(
+    programs: Path,
+) -> None:
+    genuine = {"PATH": "/usr/bin"}
+    for name in ("git-upload-pack", "git-receive-pack"):
+        assert skipped(f"{name} x", programs, environ=genuine) == name
+        assert skipped(f"{name} x", programs, environ=genuine, is_plain_git=False) is None
+
+
 @pytest.mark.parametrize(("line", "rule"), SKIPPED)
 def test_what_is_executed_is_what_bash_would_run(line: str, rule: str, programs: Path) -> None:
     environ = {b"PATH": os.fsencode(programs)}
-    found = skip_rule(line, COMMANDS, "/bin/bash", environ)
+    found = skip_rule(line, COMMANDS, "/bin/bash", environ, is_plain_git=True)
     assert found is not None
     by_bash = subprocess.run(["/bin/bash", "-c", line], env=environ, capture_output=True)
     directly = subprocess.run(
@@ -211,8 +228,8 @@ def test_a_shell_that_may_not_run_the_line_is_asked(shell: str, programs: Path) 
     ["LD_PRELOAD", "LD_LIBRARY_PATH", "PYTHONPATH", "PERL5OPT", "GIT_EXEC_PATH", "BORG_RSH"],
 )
 def test_an_environment_that_loads_code_is_not_skipped(variable: str, programs: Path) -> None:
-    assert skipped("scp -t x", programs, **{variable: "/tmp/x"}) is None
-    assert skipped("scp -t x", programs, GIT_PROTOCOL="version=2", LANG="C") == "scp -t"
+    assert skipped("scp -t x", programs, environ={variable: "/tmp/x"}) is None
+    assert skipped("scp -t x", programs, environ={"GIT_PROTOCOL": "version=2"}) == "scp -t"
 
 
 ABOUT_THE_LOGIN = {
@@ -323,12 +340,12 @@ def test_a_program_that_comes_first_in_path_and_is_not_roots_is_recorded(
 ) -> None:
     """Even though the genuine one comes later."""
     (tmp_path / "scp").write_text(TELL)
-    assert skipped("scp -t x", programs, PATH=f"{tmp_path}:{programs}") == "scp -t"
+    assert skipped("scp -t x", programs, environ={"PATH": f"{tmp_path}:{programs}"}) == "scp -t"
     (tmp_path / "scp").chmod(0o755)
     os.chown(tmp_path / "scp", 1, 1)
-    assert skipped("scp -t x", programs, PATH=f"{tmp_path}:{programs}") is None
+    assert skipped("scp -t x", programs, environ={"PATH": f"{tmp_path}:{programs}"}) is None
     for path in (f".:{programs}", f":{programs}", f"bin:{programs}", ""):
-        assert skipped("scp -t x", programs, PATH=path) is None
+        assert skipped("scp -t x", programs, environ={"PATH": path}) is None
 
 
 def test_a_path_counts_if_only_root_can_change_where_it_leads(programs: Path) -> None:

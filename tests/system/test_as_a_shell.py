@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import pwd
 import random
 import signal
 import socket
@@ -597,36 +598,45 @@ def test_sftp_works(bash: Side, ours: Side, tmp_path: Path) -> None:
     compared(bash, ours, transfer)
 
 
-def test_git_transfers_work_and_what_a_hook_of_the_users_shows_is_recorded(
+def test_git_transfers_are_counted_but_for_what_runs_its_users_own(
     ours: Side, tmp_path: Path
 ) -> None:
     ours.enter()
     name = f"{ours.name}-{tmp_path.name}.git"
     hook = f"{name}/hooks/pre-receive"
-    made = ours.ssh(
-        f"git init -q --bare {name} && cat >{hook} && chmod +x {hook}",
-        data=b"#!/bin/bash\necho by the hook\n",
-    )
-    assert made.status == 0
+    assert ours.ssh(f"git init -q --bare {name}").status == 0
     work = tmp_path / "work"
     git = ["git", "-C", str(work), "-c", "user.name=a", "-c", "user.email=a@example.com"]
     subprocess.run(["git", "init", "-q", str(work)], check=True)
-    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
     environ = {**os.environ, "GIT_SSH_COMMAND": f"ssh -F {ours.sshd.folder}/ssh_config"}
-    push = [*git, "push", f"host:{name}", "HEAD:refs/heads/main"]
-    pushed = subprocess.run(push, env=environ, stderr=subprocess.PIPE, check=True)
-    assert b"by the hook" in pushed.stderr
-    log = ours.log
-    assert log is not None
-    wait_until(lambda: b"by the hook" in log.read_bytes(), "the hook's output, recorded")
-    fetch = [*git, "fetch", f"host:{name}", "main"]
-    subprocess.run(fetch, env=environ, stderr=subprocess.PIPE, check=True)
+
+    def transfer(*words: str) -> bytes:
+        """Commit something, and transfer it; what is shown."""
+        subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+        return subprocess.run([*git, *words], env=environ, stderr=-1, check=True).stderr
 
     def rules() -> list[object]:
         found = [message.extra or {} for made in ours.recordings().values() for message in made]
         return [extra["rule"] for extra in found if "rule" in extra and name in str(extra)]
 
-    wait_until(lambda: rules() == ["git-upload-pack"], "the fetch, counted")
+    push = ("push", f"host:{name}", "HEAD:refs/heads/main")
+    transfer(*push)
+    wait_until(lambda: rules() == ["git-receive-pack"], "the push, counted")
+    transfer("fetch", f"host:{name}", "main")
+    wait_until(lambda: rules() == ["git-receive-pack", "git-upload-pack"], "the fetch, counted")
+    script = b"#!/bin/bash\necho by the hook\n"
+    assert ours.ssh(f"cat >{hook} && chmod +x {hook}", data=script).status == 0
+    assert b"by the hook" in transfer(*push)
+    log = ours.log
+    assert log is not None
+    wait_until(lambda: b"by the hook" in log.read_bytes(), "the hook's output, recorded")
+    assert len(rules()) == 2
+    # What this user calls safe is another's: only with their configuration git serves it.
+    ours.ssh(f"rm {hook}; git config --global safe.directory '*'")
+    subprocess.run(["chown", "-R", "root:root", pwd.getpwnam(USER).pw_dir + "/" + name], check=True)
+    transfer("fetch", f"host:{name}", "main")
+    ours.ssh("rm .gitconfig")
+    assert len(rules()) == 2
 
 
 def test_sshd_with_pam(machine: OwnMachine, bash: Side, ours: Side, tmp_path: Path) -> None:

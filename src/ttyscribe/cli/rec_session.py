@@ -137,6 +137,7 @@ class Login:
         self.values: RecSession | None = None
         self.service: str | None = None
         self._serviced = False
+        self._is_plain_git = False
         self._spare: list[int] = []
 
     def run(self) -> int:
@@ -144,6 +145,10 @@ class Login:
         try:
             for _ in range(_SPARE):
                 self._spare.append(os.dup(0))
+            if self.arguments[:1] == ["-c"] and "git-" in self.arguments[-1]:
+                from ttyscribe.session.skip import asks_git
+
+                self._is_plain_git = asks_git(self.arguments, self.environ)
             status = self._by_service()
             return self._by_ourselves() if status is None else status
         except SpawnError as error:
@@ -193,7 +198,9 @@ class Login:
         sock = client.connect()
         if sock is None:
             return None
-        answer = client.ask(sock, self.argv0, self.arguments, self.environ, self.fds)
+        answer = client.ask(
+            sock, self.argv0, self.arguments, self.environ, self.fds, self._is_plain_git
+        )
         fields = [os.fsdecode(field) for field in answer.fields] if answer is not None else []
         if answer is None or answer.kind == wire.OTHER_VERSION:
             what = f"speaks version {fields[0]}, we {wire.VERSION}" if fields else "gives no answer"
@@ -279,7 +286,7 @@ class Login:
             # This terminal's recording has all that the shell will show on it.
             self._run_bare(shell)
         start = start_member(shell.argv, shell.path, self.environ)
-        skip = skip_for(values, self.arguments, self.environ, self.fds)
+        skip = skip_for(values, self.arguments, self.environ, self.fds, self._is_plain_git)
         log: Log
         notice = ""
         if skip is not None:

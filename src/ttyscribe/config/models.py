@@ -233,6 +233,7 @@ class Skip(Section):
             "scp -f",
             "rsync --server",
             "git-upload-pack",
+            "git-receive-pack",
             "borg serve",
         ],
         description="The commands that are skipped when nothing but one of them is asked for and"

@@ -51,6 +51,7 @@ static const char *const ADDED[] = {
     "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
     "PYTHONNOUSERSITE=1",
     "GIT_CONFIG_GLOBAL=/dev/null",
+    "GIT_ALLOW_PROTOCOL=none",
 };
 enum { KEPT_COUNT = sizeof KEPT / sizeof *KEPT, ADDED_COUNT = sizeof ADDED / sizeof *ADDED };
 
@@ -102,6 +103,14 @@ static bool begins(const char *text, const char *start, bool whole)
     return !*start && (!whole || !*text);
 }
 
+static bool contains(const char *text, const char *part)
+{
+    for (; *text; text++)
+        if (begins(text, part, false))
+            return true;
+    return false;
+}
+
 // ---- Whether this is a login for us
 
 // Whether a word is an option of the shell, so that another may follow it.
@@ -120,6 +129,9 @@ static bool is_for_python(const struct login *login)
         for (size_t i = 0; i < sizeof alone / sizeof *alone; i++)
             if (begins(login->argv[1], alone[i], true))
                 return true;
+    // What git serves is to be looked at first: session/git.py.
+    if (login->argc == 3 && begins(login->argv[1], "-c", true) && contains(login->argv[2], "git-"))
+        return true;
     for (size_t n = 1; n < login->argc && is_option(login->argv[n]); n++)
         for (size_t i = 0; i < sizeof renamed / sizeof *renamed; i++)
             if (begins(login->argv[n], renamed[i], true))
@@ -399,14 +411,6 @@ static int tell_not_started(const char *path, int number)
 }
 
 // ---- The shell
-
-static bool contains(const char *text, const char *part)
-{
-    for (; *text; text++)
-        if (begins(text, part, false))
-            return true;
-    return false;
-}
 
 // Whether a program in the shell's place gets this entry: session/skip.py, _is_kept.
 static bool is_kept(const char *entry)

@@ -128,7 +128,7 @@ struct action {
     uint64_t mask;
 };
 
-static bool is_ignored(int number)
+static inline bool is_ignored(int number)
 {
     struct action action = {0};
     system_call(__NR_rt_sigaction, number, 0, (long)&action, sizeof action.mask, 0, 0);

@@ -256,7 +256,8 @@ class Session:
         environ = dict.fromkeys(self.hello.variables, b"") | self.hello.environ
         arguments = [os.fsdecode(word) for word in self.hello.arguments]
         if not self.hello.cut:
-            self._skip = skip_for(values, arguments, environ, self.fds)
+            plain = self.hello.is_plain_git
+            self._skip = skip_for(values, arguments, environ, self.fds, plain)
         if self._skip is None:
             return open_recording(values, user, environ, pid, SERVICE_FOLDER)
         recording = open_recording(without_contents(values), user, environ, pid, SERVICE_FOLDER)

@@ -86,10 +86,12 @@ def ask(
     arguments: Sequence[str],
     environ: dict[bytes, bytes],
     fds: tuple[int, int, int],
+    is_plain_git: bool = False,
 ) -> Answer | None:
     """Say HELLO with the user's descriptors; the answer, None if none came.
 
-    Raises ServiceError if the service has no room for a session.
+    is_plain_git is what skip.asks_git said. Raises ServiceError if the service has no
+    room for a session.
     """
     not_dumpable()
     given = [fd for fd in fds if fd >= 0]
@@ -101,6 +103,7 @@ def ask(
         environ,
         [os.fsencode(word) for word in arguments],
         list(environ),
+        is_plain_git,
     )
     rights = b"".join([_native(fd) for fd in given])
     try:

@@ -8,8 +8,9 @@ A SOCK_SEQPACKET socket, so that a packet is a message: one letter, then fields
 without NULs, joined by NUL. Descriptors travel with the packet that names them.
 
     client                             service
-    HELLO version argv0 name cut       (descriptors: those of 0, 1, 2 that are open,
-      variables n                        which name says: "012", "02", ...)
+    HELLO version argv0 name whole     (descriptors: those of 0, 1, 2 that are open,
+      variables n                        which name says: "012", "02", ...; whole is "0", "1"
+                                         if something is cut, "2" if not and it is_plain_git)
       n times "NAME=value"  arguments...
                                        RECORD shell notice layout [program arguments...]
                                          (the shell's descriptors)
@@ -91,10 +92,11 @@ class Hello:
     """What a client says of itself. names are the user's open descriptors, as b"012".
 
     cut tells that something was too long to be sent whole. variables are the names
-    of all of the user's environment. Who the user is, is not asked.
+    of all of the user's environment. is_plain_git is what session/skip.py's asks_git said.
+    Who the user is, is not asked.
     """
 
-    __slots__ = ("arguments", "argv0", "cut", "environ", "names", "variables")
+    __slots__ = ("arguments", "argv0", "cut", "environ", "is_plain_git", "names", "variables")
 
     def __init__(
         self,
@@ -104,6 +106,7 @@ class Hello:
         environ: dict[bytes, bytes],
         arguments: list[bytes],
         variables: list[bytes],
+        is_plain_git: bool = False,
     ) -> None:
         self.argv0 = argv0
         self.names = names
@@ -111,6 +114,7 @@ class Hello:
         self.environ = environ
         self.arguments = arguments
         self.variables = variables
+        self.is_plain_git = is_plain_git
 
     def packed(self) -> bytes:
         """The packet, with what is too long cut off."""
@@ -136,7 +140,7 @@ class Hello:
             b"%d" % VERSION,
             self.argv0[:1024],
             self.names,
-            b"1" if cut else b"0",
+            b"1" if cut else b"2" if self.is_plain_git else b"0",
             variables[:_VARIABLES_MAX],
             b"%d" % len(environ),
             *environ,
@@ -146,7 +150,7 @@ class Hello:
     @classmethod
     def unpacked(cls, fields: list[bytes]) -> Hello:
         """From the fields behind the version. Raises ValueError for what is no HELLO."""
-        argv0, names, cut, variables, number = fields[:5]
+        argv0, names, whole, variables, number = fields[:5]
         count = int(number)
         if not 0 <= count <= len(ENVIRONMENT) or names not in _NAMES:
             raise ValueError("not a HELLO")
@@ -156,7 +160,9 @@ class Hello:
             if name in ENVIRONMENT:
                 environ[name] = value
         arguments = fields[5 + count :]
-        return cls(argv0, names, cut != b"0", environ, arguments, variables.split(b"="))
+        cut, is_plain_git = whole not in (b"0", b"2"), whole == b"2"
+        listed = variables.split(b"=")
+        return cls(argv0, names, cut, environ, arguments, listed, is_plain_git)
 
 
 _NAMES = (b"", b"0", b"1", b"2", b"01", b"02", b"12", b"012")

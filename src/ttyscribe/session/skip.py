@@ -25,15 +25,15 @@ nothing else (environment_of): more variables make some program or library of it
 file or run a program of the user's choice (OPENSSL_CONF, LOCPATH) than a list can name.
 
 That the program is the genuine one is all this promises. A program that itself runs
-what its user has prepared, as git-receive-pack runs the hooks of the user's own
-repositories, would be skipped with all it does, and so is none of the default ones.
-git-upload-pack does so only by git's configuration for the user, which it does not get.
+what its user has prepared is skipped with all it does, where an admin adds one. Of the
+default ones only git's would, and git.py sees to these.
 """
 
 from __future__ import annotations
 
-import _stat as stat
 import os
+
+from ttyscribe.session.roots import is_roots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ _NOT_FIRST = frozenset("=%")
 
 # scp's letters that take no value, scp(1). Only after such can -t be taken for itself.
 _FLAGS = {"scp": frozenset("346BCTdfpqrtv")}
+_GITS = ("git-upload-pack", "git-receive-pack")
 # Words by which a genuine rsync --server runs what the user chooses: a daemon's
 # configuration names commands; and secluded arguments come unseen, over the connection.
 _RSYNC_REFUSED = (
@@ -74,37 +75,43 @@ ADDED = {
     b"PATH": b"/usr/sbin:/usr/bin:/sbin:/bin",
     # Python programs (borg) would run what is in the user's own site-packages.
     b"PYTHONNOUSERSITE": b"1",
-    # In its user's configuration git finds commands to run (uploadpack.packObjectsHook).
+    # In its user's configuration git finds commands to run (uploadpack.packObjectsHook),
+    # and in a repository's those by which it fetches what is missing.
     b"GIT_CONFIG_GLOBAL": b"/dev/null",
+    b"GIT_ALLOW_PROTOCOL": b"none",
 }
-
-_LINKS_LIMIT = 40
 
 
 class Skip:
     """A command that is not recorded.
 
-    rule is the configured entry that it matches. path is the program to
-    execute, argv its argument vector. Its environment is environment_of the login's.
+    rule is the configured entry that it matches, program what it asks for. path is what
+    to execute, argv its argument vector. Its environment is environment_of the login's.
     """
 
-    __slots__ = ("argv", "path", "rule")
+    __slots__ = ("argv", "path", "program", "rule")
 
-    def __init__(self, rule: str, path: str, argv: list[str]) -> None:
+    def __init__(self, rule: str, program: str, path: str, argv: list[str]) -> None:
         self.rule = rule
+        self.program = program
         self.path = path
         self.argv = argv
 
 
 def skip_rule(
-    command_line: str, commands: Sequence[str], shell: str, environ: Mapping[bytes, bytes]
+    command_line: str,
+    commands: Sequence[str],
+    shell: str,
+    environ: Mapping[bytes, bytes],
+    is_plain_git: bool = False,
 ) -> Skip | None:
     """How to run a command that is not recorded; None for one that is recorded in full.
 
     command_line is what shell, a path, was asked to run by -c. Each of commands is a
     program's name, or its path, and the words that must be its first arguments,
     separated by spaces: "rsync --server". For scp they may stand among other flags,
-    or be joined with them: "scp -t" is also `scp -r -t` and `scp -prt`.
+    or be joined with them: "scp -t" is also `scp -r -t` and `scp -prt`. is_plain_git
+    tells that the line may be skipped if it asks for a program of git's: see asks_git.
     """
     if shell.rpartition("/")[2] not in _SHELLS or not _is_plain_environment(environ):
         return None
@@ -119,7 +126,31 @@ def skip_rule(
     path = _find(words[0], environ)
     if path is None or not is_roots(path):
         return None
-    return Skip(rule, path, words)
+    name = words[0].rpartition("/")[2]
+    if name in _GITS and not is_plain_git:
+        return None
+    if name != "git-receive-pack":
+        return Skip(rule, path, path, words)
+    from ttyscribe.session.git import receive_pack
+
+    confined = receive_pack(path, words)
+    return None if confined is None else Skip(rule, path, *confined)
+
+
+def asks_git(arguments: Sequence[str], environ: Mapping[bytes, bytes]) -> bool:
+    """Whether a login asks for a program of git's that may be skipped.
+
+    arguments are the login shell's. To be asked in the login's own process, which git.py
+    says what for.
+    """
+    if len(arguments) != 2 or arguments[0] != "-c":
+        return False
+    words = split(arguments[1])
+    if not words or words[0].rpartition("/")[2] not in _GITS:
+        return False
+    from ttyscribe.session.git import is_plain
+
+    return is_plain(words, environ)
 
 
 def environment_of(environ: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
@@ -166,44 +197,6 @@ def split(command_line: str) -> list[str] | None:
     if word is not None:
         words.append(word)
     return words
-
-
-def is_roots(path: str) -> bool:
-    """Whether only root can change which regular, executable file the absolute path leads to."""
-    todo = [part for part in reversed(path.split("/")) if part]
-    at = ""
-    links = 0
-    try:
-        if not _is_only_roots(os.lstat("/")):
-            return False
-        while todo:
-            part = todo.pop()
-            if part == ".":
-                continue
-            if part == "..":
-                at = at.rpartition("/")[0]
-                continue
-            here = f"{at}/{part}"
-            status = os.lstat(here)
-            if stat.S_ISLNK(status.st_mode):
-                links += 1
-                if status.st_uid != 0 or links > _LINKS_LIMIT:
-                    return False
-                target = os.readlink(here)
-                if target.startswith("/"):
-                    at = ""
-                todo += [part for part in reversed(target.split("/")) if part]
-            elif not _is_only_roots(status):
-                return False
-            else:
-                at = here
-        return stat.S_ISREG(os.lstat(at or "/").st_mode) and os.access(at, os.X_OK)
-    except OSError:
-        return False
-
-
-def _is_only_roots(status: os.stat_result) -> bool:
-    return status.st_uid == 0 and not status.st_mode & 0o022
 
 
 def _is_plain_environment(environ: Mapping[bytes, bytes]) -> bool:

@@ -38,7 +38,7 @@ class SkippedLog:
             "event": "skipped",
             "rule": skip.rule,
             "command": shortened(command, _COMMAND_ROOM),
-            "program": clean(skip.path),
+            "program": clean(skip.program),
         }
 
     @property
@@ -88,10 +88,12 @@ def skip_for(
     arguments: Sequence[str],
     environ: Mapping[bytes, bytes],
     fds: Sequence[int],
+    is_plain_git: bool,
 ) -> Skip | None:
     """The rule by which a login's command is not recorded; None if it is recorded.
 
     arguments are the login shell's; only "-c COMMAND" without a terminal is asked about.
+    is_plain_git is what skip.asks_git said.
     """
     if not values["skip"]["enabled"] or len(arguments) != 2 or arguments[0] != "-c":
         return None
@@ -99,7 +101,8 @@ def skip_for(
         return None
     from ttyscribe.session.skip import skip_rule
 
-    return skip_rule(arguments[1], values["skip"]["commands"], values["shell"], environ)
+    commands = values["skip"]["commands"]
+    return skip_rule(arguments[1], commands, values["shell"], environ, is_plain_git)
 
 
 def without_contents(values: RecSession) -> RecSession:
