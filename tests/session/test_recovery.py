@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 
 from ttyscribe.errors import SpoolError, WriterError
 from ttyscribe.events import INPUT, OUTPUT, WINDOW, Event, Message
-from ttyscribe.session import spool as layout
+from ttyscribe.session import spoolfile as layout
 from ttyscribe.session.recording import Recording
 from ttyscribe.session.recovery import UNREADABLE, WAITING, WRITTEN, recover
 from ttyscribe.session.setup import about
 from ttyscribe.session.spool import Spool
+from ttyscribe.session.spoolfolder import SUFFIX
 from ttyscribe.tlog import Decoder, Encoder, Identity, escape, parse
 from ttyscribe.writers.file import FileWriter
 
@@ -68,7 +69,7 @@ class Session:
         }
         self.spool = Spool(
             str(folder / "spool"),
-            REC + layout.SUFFIX,
+            REC + SUFFIX,
             escape.value(about(values, identity)),  # type: ignore[arg-type]  # what it looks at
             limit=0,
             sync=sync,
@@ -192,7 +193,7 @@ def test_what_was_logged_is_recovered_once_after_a_kill_at_any_step(
     left = session.copy(base / "copy")
     # A kill may also cut a write to the target at any byte, which the spool then knows nothing of.
     if data.draw(st.booleans()):
-        spool = left / "spool" / (REC + layout.SUFFIX)
+        spool = left / "spool" / (REC + SUFFIX)
         kept = first_kept(spool)
         with spool.open("r+b") as file:
             file.seek(layout.DELIVERED_AT)
@@ -270,7 +271,7 @@ def damaged(left: Path, to: Path, spool: bytes) -> tuple[Path, Path]:
         here = b"/" * (len(there) - len(here)) + here
         spool = spool.replace(there, here)
         spool = reseal(spool)
-    (folder / (REC + layout.SUFFIX)).write_bytes(spool)
+    (folder / (REC + SUFFIX)).write_bytes(spool)
     return folder, tlog
 
 
@@ -281,9 +282,9 @@ def check_damaged(left: Path, folder: Path, tlog: Path, whole: list[Event]) -> N
     names = [path.name for path in folder.iterdir()]
     if not done:
         # An empty one, which a recorder may be about to fill, or one without a whole frame.
-        assert names in ([REC + layout.SUFFIX], [])
+        assert names in ([REC + SUFFIX], [])
     elif done[0].state == UNREADABLE:
-        assert names == [REC + layout.SUFFIX + ".bad"]
+        assert names == [REC + SUFFIX + ".bad"]
     else:
         assert done[0].state == WRITTEN, done[0].problem
         assert names == []
@@ -296,7 +297,7 @@ def check_damaged(left: Path, folder: Path, tlog: Path, whole: list[Event]) -> N
 @pytest.fixture(scope="module")
 def whole(left: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Event]:
     """What the undamaged spool is recovered to."""
-    spool = (left / "spool" / (REC + layout.SUFFIX)).read_bytes()
+    spool = (left / "spool" / (REC + SUFFIX)).read_bytes()
     folder, tlog = damaged(left, tmp_path_factory.getbasetemp() / "w", spool)
     (one,) = recover(str(folder))
     assert one.state == WRITTEN
@@ -314,7 +315,7 @@ def used(spool: bytes) -> int:
 def test_spool_is_readable_when_cut_at_any_byte(
     left: Path, whole: list[Event], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    spool = (left / "spool" / (REC + layout.SUFFIX)).read_bytes()
+    spool = (left / "spool" / (REC + SUFFIX)).read_bytes()
     to = tmp_path_factory.getbasetemp() / "c"
     start = layout.HEAD.unpack_from(spool)[2]
     for size in [*range(0, start, 61), *range(start, used(spool) + 1, 7)]:
@@ -330,7 +331,7 @@ def test_torn_sectors_leave_a_beginning_of_the_recording(
     tmp_path_factory: pytest.TempPathFactory,
     data: st.DataObject,
 ) -> None:
-    spool = bytearray((left / "spool" / (REC + layout.SUFFIX)).read_bytes())
+    spool = bytearray((left / "spool" / (REC + SUFFIX)).read_bytes())
     for sector in data.draw(st.lists(st.integers(0, used(bytes(spool)) // 512), max_size=3)):
         filling = data.draw(st.one_of(st.just(bytes(512)), st.binary(min_size=512, max_size=512)))
         spool[sector * 512 : sector * 512 + 512] = filling
@@ -383,7 +384,7 @@ def test_hostile_contents_with_right_checksums_are_no_crash(
     folder = tmp_path_factory.getbasetemp() / "h"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
-    spool = (left / "spool" / (REC + layout.SUFFIX)).read_bytes()
+    spool = (left / "spool" / (REC + SUFFIX)).read_bytes()
     _, _, start, length, _ = layout.HEAD.unpack_from(spool)
     said = json.loads(spool[layout.JSON_AT : layout.JSON_AT + length])
     said["file"]["path"] = str(folder / "target")
@@ -422,7 +423,7 @@ def test_session_that_never_began_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_writer_that_is_still_down_keeps_the_rest_waiting(left: Path, tmp_path: Path) -> None:
-    spool = (left / "spool" / (REC + layout.SUFFIX)).read_bytes()
+    spool = (left / "spool" / (REC + SUFFIX)).read_bytes()
     folder, tlog = damaged(left, tmp_path / "x", spool)
     before = tlog.read_bytes()
     tlog.unlink()
@@ -441,7 +442,7 @@ def test_writer_that_is_still_down_keeps_the_rest_waiting(left: Path, tmp_path: 
 def test_recovery_killed_before_it_removed_the_spool_doubles_nothing(
     left: Path, tmp_path: Path
 ) -> None:
-    spool = (left / "spool" / (REC + layout.SUFFIX)).read_bytes()
+    spool = (left / "spool" / (REC + SUFFIX)).read_bytes()
     folder, tlog = damaged(left, tmp_path / "x", spool)
     (one,) = recover(str(folder))
     once = tlog.read_bytes()
@@ -453,7 +454,7 @@ def test_recovery_killed_before_it_removed_the_spool_doubles_nothing(
 
 
 def test_other_recordings_behind_ours_in_the_file_hide_nothing(left: Path, tmp_path: Path) -> None:
-    spool = (left / "spool" / (REC + layout.SUFFIX)).read_bytes()
+    spool = (left / "spool" / (REC + SUFFIX)).read_bytes()
     folder, tlog = damaged(left, tmp_path / "x", spool)
     ours = tlog.read_bytes()
     other = ours.replace(REC.encode(), REC.replace("-2", "-3").encode())
@@ -466,7 +467,7 @@ def test_other_recordings_behind_ours_in_the_file_hide_nothing(left: Path, tmp_p
 
 
 def test_spool_of_another_version_is_left_for_its_own_program(left: Path, tmp_path: Path) -> None:
-    spool = (left / "spool" / (REC + layout.SUFFIX)).read_bytes()
+    spool = (left / "spool" / (REC + SUFFIX)).read_bytes()
     folder, _ = damaged(left, tmp_path / "x", spool)
     (path,) = folder.iterdir()
     path.write_bytes(spool[:8] + b"\x09" + spool[9:])

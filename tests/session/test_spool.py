@@ -18,9 +18,10 @@ from tests.driving import run, wait_until
 
 from ttyscribe.errors import SpoolError, WriterError
 from ttyscribe.events import OUTPUT
-from ttyscribe.session import spool as layout
+from ttyscribe.session import spoolfile as layout
 from ttyscribe.session.recording import Recording
-from ttyscribe.session.spool import Spool, abandoned, open_folder, user_folder
+from ttyscribe.session.spool import Spool
+from ttyscribe.session.spoolfolder import abandoned, open_folder, user_folder
 from ttyscribe.tlog import Encoder, Identity
 from ttyscribe.writers.file import FileWriter
 

@@ -15,7 +15,7 @@ from ttyscribe.cli.options import Formatter, Parser
 from ttyscribe.errors import SpoolError, printable
 from ttyscribe.session.arrival import check
 from ttyscribe.session.recovery import WRITTEN, Recovered, recover
-from ttyscribe.session.spool import SERVICE_FOLDER, user_folder
+from ttyscribe.session.spoolfolder import SERVICE_FOLDER, user_folder
 
 DESCRIPTION = """\
 Complete the recordings whose recorder was killed, or whose writer was down until

@@ -31,7 +31,7 @@ from ttyscribe.session.outage import Outage
 from ttyscribe.session.pump import Pump
 from ttyscribe.session.setup import open_recording, start_member
 from ttyscribe.session.skipped import SkippedLog, skip_for, without_contents
-from ttyscribe.session.spool import SERVICE_FOLDER
+from ttyscribe.session.spoolfolder import SERVICE_FOLDER
 from ttyscribe.terminal import open_ends, window_of
 
 if TYPE_CHECKING:

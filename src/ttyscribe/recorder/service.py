@@ -23,7 +23,7 @@ from ttyscribe.errors import TtyscribeError, printable, reason
 from ttyscribe.recorder import outer, privileges, wire
 from ttyscribe.session import lock
 from ttyscribe.session.alert import alert
-from ttyscribe.session.spool import SENT, SERVICE_FOLDER, abandoned
+from ttyscribe.session.spoolfolder import SENT, SERVICE_FOLDER, abandoned
 
 if TYPE_CHECKING:
     from collections.abc import Callable

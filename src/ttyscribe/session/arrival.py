@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ttyscribe.errors import TtyscribeError, WriterError, reason
-from ttyscribe.session import spool
+from ttyscribe.session import spoolfolder
 from ttyscribe.session.recovery import BAD, UNREADABLE, Left, Recovered
 from ttyscribe.session.stores import own_journal
 
@@ -50,8 +50,8 @@ def check(folder: str, *, again: bool = False) -> Iterator[Recovered]:
     """
     if not os.path.lexists(folder):
         return
-    at = spool.open_folder(folder, make=False)
-    endings = (spool.SENT, REPORTED) if again else (spool.SENT,)
+    at = spoolfolder.open_folder(folder, make=False)
+    endings = (spoolfolder.SENT, REPORTED) if again else (spoolfolder.SENT,)
     try:
         for name in sorted(os.listdir(at)):
             if name.endswith(endings):
@@ -104,7 +104,7 @@ def _check_note(at: int, folder: str, name: str) -> Recovered | None:
             return None
         if 0 <= age < PATIENCE:
             return None
-        kept = name.removesuffix(spool.SENT).removesuffix(REPORTED) + REPORTED
+        kept = name.removesuffix(spoolfolder.SENT).removesuffix(REPORTED) + REPORTED
         os.rename(name, kept, src_dir_fd=at, dst_dir_fd=at)
         return _report(f"{folder}/{kept}", left, gaps)
     except BlockingIOError:

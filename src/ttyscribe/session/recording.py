@@ -14,7 +14,7 @@ import time
 
 from ttyscribe.errors import SpoolError, WriterError
 from ttyscribe.events import INPUT, OUTPUT, WINDOW
-from ttyscribe.session import spool as kinds
+from ttyscribe.session import spoolfile as kinds
 from ttyscribe.tlog import escape
 
 TYPE_CHECKING = False

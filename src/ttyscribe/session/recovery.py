@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 from zlib import crc32
 
 from ttyscribe.errors import SpoolError, TtyscribeError, WriterError, printable, reason
-from ttyscribe.session import spool
+from ttyscribe.session import spoolfile, spoolfolder
 from ttyscribe.session.recording import encode
 from ttyscribe.session.stores import complete_line, last_written
 from ttyscribe.tlog import Encoder, Identity, escape
@@ -101,10 +101,10 @@ def recover(folder: str) -> Iterator[Recovered]:
         return
     except OSError as error:
         raise SpoolError(f"{folder}: can't use the spool folder: {reason(error)}") from None
-    at = spool.open_folder(folder, make=False)
+    at = spoolfolder.open_folder(folder, make=False)
     try:
         for name in sorted(os.listdir(at)):
-            if name.endswith(spool.SUFFIX):
+            if name.endswith(spoolfolder.SUFFIX):
                 done = _recover_file(at, folder, name)
                 if done is not None:
                     yield done
@@ -155,7 +155,7 @@ def _recover_file(at: int, folder: str, name: str) -> Recovered | None:
         else:
             done.state = WRITTEN
             if left.look_for:
-                spool.cut(fd, at, name, left.start)
+                spoolfolder.cut(fd, at, name, left.start)
             else:
                 os.unlink(name, dir_fd=at)
     finally:
@@ -172,23 +172,23 @@ class Left:
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.size = os.fstat(fd).st_size
-        head = os.pread(fd, spool.JSON_AT, 0)
-        if len(head) < spool.JSON_AT:
+        head = os.pread(fd, spoolfile.JSON_AT, 0)
+        if len(head) < spoolfile.JSON_AT:
             raise SpoolError("it is too short for a spool file")
-        magic, version, self.start, length, check = spool.HEAD.unpack_from(head)
-        if magic != spool.MAGIC:
+        magic, version, self.start, length, check = spoolfile.HEAD.unpack_from(head)
+        if magic != spoolfile.MAGIC:
             raise SpoolError("it is no spool file")
-        if version != spool.VERSION:
+        if version != spoolfile.VERSION:
             # Not bad, but another program's: that one can recover it.
-            raise WriterError(f"it is a spool file of version {version}, not {spool.VERSION}")
-        if spool.JSON_AT + length > min(self.start, _LONGEST_HEADER):
+            raise WriterError(f"it is a spool file of version {version}, not {spoolfile.VERSION}")
+        if spoolfile.JSON_AT + length > min(self.start, _LONGEST_HEADER):
             raise SpoolError("its header is damaged")
-        about = os.pread(fd, length, spool.JSON_AT)
+        about = os.pread(fd, length, spoolfile.JSON_AT)
         if len(about) < length or crc32(about) != check:
             raise SpoolError("its header is damaged")
         self._read_about(_object(about))
-        (self.delivered,) = spool.DELIVERED.unpack_from(head, spool.DELIVERED_AT)
-        slots = [slot for at in spool.SLOTS_AT if (slot := _slot(head, at)) is not None]
+        (self.delivered,) = spoolfile.DELIVERED.unpack_from(head, spoolfile.DELIVERED_AT)
+        slots = [slot for at in spoolfile.SLOTS_AT if (slot := _slot(head, at)) is not None]
         if not slots:
             raise SpoolError("it has no whole checkpoint")
         self.generation, self.state, self.bytes_in, self.bytes_out = max(slots)
@@ -201,7 +201,7 @@ class Left:
     @property
     def began(self) -> bool:
         """Whether anything was captured; a session may fail to start behind its recorder."""
-        frames = spool.frames(self.fd, self.start, self.generation, self.size)
+        frames = spoolfile.frames(self.fd, self.start, self.generation, self.size)
         return self.generation > 1 or next(frames, None) is not None
 
     def messages(self) -> Iterator[Message]:
@@ -212,13 +212,13 @@ class Left:
         encoder = Encoder(self.identity, self.payload)
         encoder.restore(self.state)
         now = 0
-        for kind, at, data, bytes_in, bytes_out, _ in spool.frames(
+        for kind, at, data, bytes_in, bytes_out, _ in spoolfile.frames(
             self.fd, self.start, self.generation, self.size
         ):
             now = max(now, at)
             self.bytes_in, self.bytes_out = bytes_in, bytes_out
             yield from encode(encoder, now, kind, _checked(kind, data))
-            if kind == spool.END:
+            if kind == spoolfile.END:
                 self.ended = True
                 return
         member = {
@@ -237,7 +237,7 @@ class Left:
 
     def mark_delivered(self, id: int) -> None:
         """Note that the store has the messages up to id."""
-        os.pwrite(self.fd, spool.DELIVERED.pack(id), spool.DELIVERED_AT)
+        os.pwrite(self.fd, spoolfile.DELIVERED.pack(id), spoolfile.DELIVERED_AT)
 
     def _elapsed(self) -> int:
         """Nanoseconds from the recording's beginning to the last change of the file."""
@@ -333,11 +333,11 @@ def _slot(
     head: bytes, at: int
 ) -> tuple[int, tuple[int, bytes, bytes, bytes], int, int] | None:
     """A checkpoint: generation, the encoder's state, bytes of input and output; None if torn."""
-    data = head[at : at + spool.SLOT.size]
+    data = head[at : at + spoolfile.SLOT.size]
     if crc32(data[:-4]).to_bytes(4, "little") != data[-4:]:
         return None
     generation, next_id, bytes_in, bytes_out, window, in_tail, out_tail, _ = (
-        spool.SLOT.unpack(data)
+        spoolfile.SLOT.unpack(data)
     )
     if next_id < 1:
         return None
@@ -350,11 +350,11 @@ def _slot(
 
 def _checked(kind: int, data: bytes) -> bytes:
     """A frame's data, fit for the encoder. Raises SpoolError."""
-    if kind == spool.WINDOW and not _WINDOW.fullmatch(data):
+    if kind == spoolfile.WINDOW and not _WINDOW.fullmatch(data):
         raise SpoolError("it holds a window size that is none")
-    if kind in (spool.NOTE, spool.END):
+    if kind in (spoolfile.NOTE, spoolfile.END):
         return escape.value(_object(data))
-    if kind not in (spool.OUTPUT, spool.INPUT, spool.WINDOW, spool.FLUSH):
+    if kind not in (spoolfile.OUTPUT, spoolfile.INPUT, spoolfile.WINDOW, spoolfile.FLUSH):
         raise SpoolError(f"it holds something of an unknown kind ({kind})")
     return data
 

@@ -8,7 +8,8 @@ import os
 from ttyscribe.session.echo import EchoFilter
 from ttyscribe.session.identity import NO_SESSION, clean, identify, login_uid, shortened
 from ttyscribe.session.recording import GRACE, QUEUE_LIMIT, Recording
-from ttyscribe.session.spool import SERVICE_FOLDER, SUFFIX, Spool, abandoned, user_folder
+from ttyscribe.session.spool import Spool
+from ttyscribe.session.spoolfolder import SERVICE_FOLDER, SUFFIX, abandoned, user_folder
 from ttyscribe.terminal import raise_file_size_limit
 from ttyscribe.tlog import Encoder, escape
 from ttyscribe.writers import open_writer

@@ -2,67 +2,41 @@
 """The spool: what was captured, on disk before it is delivered, until a writer has it.
 
 One file for each recording is the mirror that survives the recorder, the queue
-that a writer which is down is served from, and what recovery reads:
-
-    header   its size a multiple of 4 KiB
-         0   magic, version, where the frames begin, length and CRC of the JSON at 512
-        64   the id of the last message that the writer took
-       128   two slots for a checkpoint, used by turns
-       512   JSON: the recording's identity, its settings and its writer
-    frames   each with its length, generation and CRC, in the order of capture
-
-A checkpoint is a moment in which the writer has taken all that was captured:
-the encoder's state, and the generation of the frames that follow it, which begin
-at the front again, so that a file stays small and in the page cache. A new
-checkpoint goes to the older slot, and frames of another generation than the
-newest whole slot's don't count, so there is no instant at which a kill leaves
-less than all. Numbers are in the machine's own byte order: a spool never leaves
-its host. While its recorder lives, the file is locked (flock(2)).
+that a writer which is down is served from, and what recovery reads. What it
+looks like is told by spoolfile.py. While its recorder lives, it is locked (flock(2)).
 """
 
 from __future__ import annotations
 
 import _thread
-import errno
 import fcntl
 import os
-from _struct import Struct
 from zlib import crc32
 
 from ttyscribe.errors import SpoolError, reason
+from ttyscribe.session.spoolfile import (
+    DELIVERED,
+    DELIVERED_AT,
+    FIXED,
+    FLUSH,
+    FRAME,
+    HEAD,
+    JSON_AT,
+    MAGIC,
+    PAGE,
+    SLOTS_AT,
+    VERSION,
+    frames,
+    pack_slot,
+)
+from ttyscribe.session.spoolfolder import cut, open_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable
 
+    from ttyscribe.session.spoolfile import Frame
     from ttyscribe.tlog.encode import State
-
-    # Kind, time in nanoseconds, data, bytes of input and output up to here, where the next begins.
-    Frame = tuple[int, int, bytes, int, int, int]
-
-# Where the recorder service keeps its spools.
-SERVICE_FOLDER = "/var/spool/ttyscribe"
-SUFFIX = ".spool"
-# The header of a file whose recording was sent and may not have arrived.
-SENT = ".sent"
-MAGIC = b"ttyspool"
-# Of this layout, and of how events become messages: recovery has to make the very same again.
-VERSION = 2
-HEAD = Struct("=8sIIII")
-DELIVERED = Struct("=Q")
-DELIVERED_AT = 64
-# Generation, next id, bytes of input and output, window, cut-off input and output, CRC.
-SLOT = Struct("=IQQQ32p8p8pI")
-SLOTS_AT = (128, 256)
-JSON_AT = 512
-_PAGE = 4096
-
-# Length, generation, kind, time, bytes of input and output up to here; a CRC and the data follow.
-FIXED = Struct("=IIB3xQQQ")
-FRAME = FIXED.size + 4
-
-# Kinds of frames; the first three are kinds of events.
-OUTPUT, INPUT, WINDOW, FLUSH, NOTE, END = b"oirfne"
 
 # Blocks are reserved before they are needed, so that a full disk is noticed while what
 # is in flight still fits: the pump holds an event of 80 KiB at the most for each stream.
@@ -110,7 +84,7 @@ class Spool:
         self._sync_failed = ""
         self._folder = open_folder(folder)
         self._generation = 1
-        self._start = (JSON_AT + len(about) + _PAGE - 1) // _PAGE * _PAGE
+        self._start = (JSON_AT + len(about) + PAGE - 1) // PAGE * PAGE
         self.tip = self.read_at = self._start
         # Frames may go up to here; the blocks are sure up to allocated.
         self._reserved = self._start + _SMALL + _MARGIN
@@ -407,108 +381,3 @@ def _write_all(fd: int, data: bytes, at: int) -> None:
         written = os.pwrite(fd, data, at)
         data = data[written:]
         at += written
-
-
-def cut(fd: int, folder: int, name: str, start: int) -> None:
-    """Make a spool file, whose frames begin at start, a note of what was sent."""
-    os.ftruncate(fd, start)
-    os.rename(name, name.removesuffix(SUFFIX) + SENT, src_dir_fd=folder, dst_dir_fd=folder)
-
-
-def open_folder(path: str, *, make: bool = True) -> int:
-    """Open a folder for spool files, which is ours alone to write in; make it if need be.
-
-    Raises SpoolError.
-    """
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        try:
-            fd = os.open(path, flags)
-        except FileNotFoundError:
-            if not make:
-                raise
-            os.makedirs(path, 0o700, exist_ok=True)
-            fd = os.open(path, flags)
-    except OSError as error:
-        why = reason(error)
-        if error.errno in (errno.ELOOP, errno.ENOTDIR):
-            why = "it is a symbolic link, or no folder"
-        raise SpoolError(f"{path}: can't use the spool folder: {why}") from None
-    status = os.fstat(fd)
-    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        os.close(fd)
-        what = "belongs to" if status.st_uid != os.geteuid() else "can be written by"
-        raise SpoolError(
-            f"{path}: can't use the spool folder: it {what} others; make it yours, with mode 0700"
-        )
-    return fd
-
-
-def abandoned(path: str) -> bool:
-    """Whether a folder holds a spool file that no recorder holds any more."""
-    try:
-        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return any(
-            name.endswith(SUFFIX) and not _locked(folder, name) for name in os.listdir(folder)
-        )
-    finally:
-        os.close(folder)
-
-
-def _locked(folder: int, name: str) -> bool:
-    """Whether a recorder, or another recovery, holds a file; one that has no header yet counts."""
-    try:
-        fd = os.open(
-            name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder
-        )
-    except OSError:
-        return True
-    try:
-        if not os.fstat(fd).st_size:
-            return True
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
-
-
-def user_folder(environ: Mapping[bytes, bytes]) -> str:
-    """The user's own spool folder: ttyscribe/spool in $XDG_STATE_HOME or ~/.local/state."""
-    state = environ.get(b"XDG_STATE_HOME", b"")
-    if not state.startswith(b"/"):
-        home = environ.get(b"HOME", b"")
-        if not home.startswith(b"/"):
-            from ttyscribe.session.identity import home_of
-
-            home = home_of(os.getuid())
-        state = home + b"/.local/state"
-    return os.fsdecode(state) + "/ttyscribe/spool"
-
-
-def pack_slot(generation: int, state: State, bytes_in: int, bytes_out: int) -> bytes:
-    """A checkpoint's slot."""
-    next_id, window, in_tail, out_tail = state
-    slot = SLOT.pack(generation, next_id, bytes_in, bytes_out, window, in_tail, out_tail, 0)
-    return slot[:-4] + crc32(slot[:-4]).to_bytes(4, "little")
-
-
-def frames(fd: int, at: int, generation: int, end: int) -> Iterator[Frame]:
-    """The whole frames of a generation from at to end, up to the first that is not whole."""
-    while at + FRAME <= end:
-        head = os.pread(fd, FRAME, at)
-        if len(head) < FRAME:
-            return
-        length, of, kind, time, bytes_in, bytes_out = FIXED.unpack_from(head)
-        if of != generation or length > end - at - FRAME:
-            return
-        data = os.pread(fd, length, at + FRAME)
-        check = crc32(data, crc32(head[: FIXED.size])).to_bytes(4, "little")
-        if len(data) < length or check != head[FIXED.size :]:
-            return
-        at += FRAME + length
-        yield kind, time, data, bytes_in, bytes_out, at
