@@ -32,7 +32,7 @@ from ttyscribe.errors import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ttyscribe.config.views import Rec
-    from ttyscribe.session.recording import Log
+    from ttyscribe.session.pump import Log
 
 DESCRIPTION = """\
 Record a command, or your shell, with all that its terminal shows.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ttyscribe.config import Loaded
     from ttyscribe.config.views import RecSession
     from ttyscribe.policy import Decision
-    from ttyscribe.session.recording import Log
+    from ttyscribe.session.pump import Log
     from ttyscribe.terminal import Child
 
 HELP = """\

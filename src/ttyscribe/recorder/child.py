@@ -9,13 +9,10 @@ the kernel tells.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
 import socket
-import stat
 import struct
-import sys
 from typing import TYPE_CHECKING
 
 from ttyscribe import config, policy
@@ -23,6 +20,7 @@ from ttyscribe.config.loader import NOT_HONOURED, conf_variables, ignored
 from ttyscribe.errors import TtyscribeError, WriterError, printable
 from ttyscribe.recorder import outer, privileges, wire
 from ttyscribe.recorder.loginrecord import LoginRecord
+from ttyscribe.recorder.peer import Peer, receive_hello, three
 from ttyscribe.session import lock
 from ttyscribe.session.alert import alert, warn
 from ttyscribe.session.direct import Outcome
@@ -38,51 +36,13 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterator
 
     from ttyscribe.config.views import RecSession
-    from ttyscribe.session.recording import Log
+    from ttyscribe.session.pump import Log
     from ttyscribe.session.skip import Skip
     from ttyscribe.terminal import Ends
 
 # A client says HELLO at once or not at all.
 HELLO_TIMEOUT = 5.0
-_SO_PEERPIDFD = 77
 _WAIT_FOR_CLIENT = 5.0
-
-
-class Peer:
-    """The process at the other end, as the kernel knows it."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        creds = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        self.pid, self.uid, self.gid = struct.unpack("iII", creds)
-        self.pidfd = self._open_pidfd(connection)
-
-    def check(self) -> None:
-        """Raise TtyscribeError if the process is gone, or in another's hands."""
-        try:
-            with open(f"/proc/{self.pid}/status", "rb") as file:
-                status = file.read()
-        except OSError:
-            if not privileges.sees_processes():
-                raise TtyscribeError(privileges.BLIND) from None
-            raise TtyscribeError("the login shell is gone") from None
-        for line in status.splitlines():
-            if line.startswith(b"TracerPid:") and int(line.split()[1]):
-                raise TtyscribeError("the login shell is being traced")
-        # What was read belongs to the peer if the peer is alive after it was.
-        import select
-
-        poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
-        if poll.poll(0):
-            raise TtyscribeError("the login shell is gone")
-
-    def _open_pidfd(self, connection: socket.socket) -> int:
-        try:
-            data = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD, 4)
-            return int.from_bytes(data, sys.byteorder)
-        except OSError:
-            # Before Linux 6.5. check() runs after this, on the same pid.
-            return os.pidfd_open(self.pid)
 
 
 def serve(connection: socket.socket, others: Container[str]) -> bool:
@@ -115,46 +75,6 @@ def serve(connection: socket.socket, others: Container[str]) -> bool:
         why = f"internal error: {type(error).__name__}: {error}"
         refuse(connection, peer, values or at_failure(peer, hello), why)
     return session is not None and session.recorded
-
-
-def receive_hello(connection: socket.socket) -> tuple[wire.Hello | None, list[int]]:
-    """The client's HELLO and its descriptors; None if it was answered or is not worth it.
-
-    Raises TtyscribeError for what is no HELLO.
-    """
-    try:
-        packet, ancillary, flags, _ = connection.recvmsg(
-            wire.PACKET_MAX, socket.CMSG_SPACE(3 * 4), socket.MSG_CMSG_CLOEXEC
-        )
-    except TimeoutError:
-        return None, []
-    fds = [
-        fd
-        for level, kind, data in ancillary
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
-        for (fd,) in struct.iter_unpack("i", data[: len(data) // 4 * 4])
-    ]
-    if not packet:
-        return None, fds
-    kind, fields = wire.unpack(packet)
-    try:
-        if kind != wire.HELLO:
-            raise ValueError("not a HELLO")
-        if int(fields[0]) != wire.VERSION:
-            connection.send(wire.pack(wire.OTHER_VERSION, b"%d" % wire.VERSION))
-            return None, fds
-        hello = wire.Hello.unpacked(fields[1:])
-    except (ValueError, IndexError):
-        raise TtyscribeError("the login shell said something that is no greeting") from None
-    if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC) or len(fds) != len(hello.names):
-        raise TtyscribeError("the login shell passed other descriptors than it named")
-    # Such a one can be had of a terminal that its holder may not open, while we may.
-    if any(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_PATH for fd in fds):
-        raise TtyscribeError("the login shell passed a descriptor that is only a path")
-    # The kernel tells whoever gets a datagram that it is from us: journald would vouch for it.
-    if any(sends_datagrams(fd) for fd in fds):
-        raise TtyscribeError("the login shell passed a socket that is no stream")
-    return hello, fds
 
 
 class Session:
@@ -438,22 +358,6 @@ def refuse(connection: socket.socket, peer: Peer | None, values: RecSession, why
         connection.settimeout(1.0)
         fields = (outcome, shell, why)
         connection.send(wire.pack(wire.FAILED, *(os.fsencode(field) for field in fields)))
-
-
-def sends_datagrams(fd: int) -> bool:
-    """Whether a descriptor is a socket of another kind than a stream."""
-    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
-        return False
-    # Not a socket object, which would close the descriptor.
-    with socket.socket(fileno=os.dup(fd)) as sock:
-        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) != socket.SOCK_STREAM
-
-
-def three(names: bytes, fds: list[int]) -> tuple[int, int, int]:
-    """The user's standard descriptors, -1 for each that is closed."""
-    given = iter(fds)
-    found = [next(given) if b"%d" % number in names else -1 for number in range(3)]
-    return found[0], found[1], found[2]
 
 
 def within(most: int, field: bytes) -> int:

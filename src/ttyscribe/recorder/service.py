@@ -20,10 +20,10 @@ import time
 from typing import TYPE_CHECKING, NoReturn
 
 from ttyscribe.errors import TtyscribeError, printable, reason
-from ttyscribe.recorder import outer, privileges, wire
+from ttyscribe.recorder import courier, outer, privileges, wire
 from ttyscribe.session import lock
 from ttyscribe.session.alert import alert
-from ttyscribe.session.spoolfolder import SENT, SERVICE_FOLDER, abandoned
+from ttyscribe.session.spoolfolder import SERVICE_FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,15 +39,10 @@ FOLDERS = (
 _BACKLOG = 4096
 # In this many seconds a user may start as many sessions anew as they may have.
 _REFILL = 8.0
-# How often the courier looks for what waits to be delivered, in seconds; and how long one that
-# ended is missed.
-_COURIER_PAUSE = 2.0
 # How often the parent looks for terminals that nobody gave back, in seconds; and while it
 # knows of one.
 _LOOK_PAUSE = 2.0
 _LOOK_AGAIN = 0.1
-# So many different lines are remembered, to be said once each.
-_TOLD_MAX = 1000
 # That a user's sessions are turned away is told the admin so often at the most, in seconds.
 _ALERT_PAUSE = 60.0
 # systemd's first passed descriptor, sd_listen_fds(3).
@@ -77,7 +72,7 @@ class Service:
         self._alerted: dict[int, float] = {}  # uid: when the admin was told last
         self._starts: dict[int, tuple[float, float]] = {}  # uid: (allowance, when)
         self._stopping = False
-        self._courier = start_courier()
+        self._courier = courier.start()
         self._courier_due = 0.0  # when another is to be started, where there is none
         self._look_due = 0.0  # when to look for terminals that nobody gave back
         self._wake, wake = os.pipe()
@@ -118,7 +113,7 @@ class Service:
         self._look_due = now + (_LOOK_AGAIN if waits else _LOOK_PAUSE)
         if not self._courier and now >= self._courier_due:
             try:
-                self._courier = start_courier()
+                self._courier = courier.start()
             except OSError as error:
                 why = f"the recorder can't start another process: {reason(error)}"
                 print(f"ttyscribe recorder: {why}", file=sys.stderr, flush=True)
@@ -237,72 +232,9 @@ class Service:
             self._look_due = 0.0
             if pid == self._courier:
                 self._courier = 0
-                self._courier_due = time.monotonic() + _COURIER_PAUSE
+                self._courier_due = time.monotonic() + courier.PAUSE
                 line = "ttyscribe recorder: its process for deliveries ended; another one follows"
                 print(line, file=sys.stderr, flush=True)
-
-
-def start_courier() -> int:
-    """A process of its own that completes the recordings of recorders that are gone; its pid.
-
-    It ends with the service; a recovery that is cut off is begun again by the next.
-    """
-    parent = os.getpid()
-    pid = os.fork()
-    if pid:
-        return pid
-    status = 1
-    try:
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
-        privileges.keep(())
-        privileges.end_with_parent()
-        told: set[str] = set()
-        while os.getppid() == parent:
-            try:
-                deliver_abandoned(told)
-                look_for_arrivals(told)
-            except Exception as error:  # there is no other courier to go on
-                tell_once(f"{type(error).__name__}: {error}", told)
-            time.sleep(_COURIER_PAUSE)
-        status = 0
-    finally:
-        os._exit(status)
-
-
-def deliver_abandoned(told: set[str]) -> None:
-    """Complete what recorders that are gone have left."""
-    if not abandoned(SERVICE_FOLDER):
-        return
-    from ttyscribe.session.recovery import recover
-
-    for done in recover(SERVICE_FOLDER):
-        # A writer that stays down is not told of each time.
-        tell_once(str(done), told)
-
-
-def tell_once(line: str, told: set[str]) -> None:
-    """Say a line that was not said before on standard error, which is the log."""
-    if len(told) > _TOLD_MAX:
-        told.clear()
-    if line not in told:
-        told.add(line)
-        print(f"ttyscribe recorder: {printable(line)}", file=sys.stderr, flush=True)
-
-
-def look_for_arrivals(told: set[str]) -> None:
-    """Report what was sent to the journal and is not there; told are the problems logged before."""
-    if not any(name.endswith(SENT) for name in os.listdir(SERVICE_FOLDER)):
-        return
-    from ttyscribe.session import arrival
-
-    for done in arrival.check(SERVICE_FOLDER):
-        if done.state == arrival.MISSING:
-            alert(str(done), done.user)
-        else:
-            # The same for all recordings, and told of one.
-            tell_once(done.problem, told)
 
 
 def preload() -> None:

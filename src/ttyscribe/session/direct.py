@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from ttyscribe.session.lock import Lock
-    from ttyscribe.session.recording import Log
+    from ttyscribe.session.pump import Log
     from ttyscribe.session.utmp import LoginRecord
     from ttyscribe.terminal import Child, Ends
 else:

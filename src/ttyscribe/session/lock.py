@@ -37,21 +37,26 @@ from __future__ import annotations
 import _stat as stat
 import fcntl
 import os
-import termios
 import time
 from _struct import Struct
 
 from ttyscribe.errors import LockError, printable, reason
 from ttyscribe.session.identity import NO_SESSION, audit_session
+from ttyscribe.session.processes import (
+    controlling_terminal,
+    handed_terminals,
+    is_ancestor,
+    is_raw,
+    owner_of,
+    parent_of,
+    process_of,
+)
 
 FOLDER = "/run/ttyscribe/lock"
 SERVICE_FOLDER = "/run/ttyscribe/service-lock"
 
 # Relays within relays: tmux in script in sudo.
 _DEPTH = 8
-_LFLAG = 3
-# The majors of Unix98 pty slaves, Documentation/admin-guide/devices.txt.
-_PTS_MAJORS = range(136, 144)
 # struct flock of fcntl(2): l_type, l_whence, l_start, l_len, l_pid.
 _FLOCK = Struct("@hhqqi4x")
 
@@ -223,7 +228,7 @@ class _Registry:
             holder, uid = self._holder(name, key)
             if holder is None:
                 continue
-            if uid in self._owners or uid == owner or _is_ancestor(holder, pid):
+            if uid in self._owners or uid == owner or is_ancestor(holder, pid):
                 return True
         return False
 
@@ -307,141 +312,30 @@ class _Registry:
 def _is_within(registries: list[_Registry], pid: int) -> bool:
     """Whether what the process pid shows on its terminal is recorded already."""
     for _ in range(_DEPTH):
-        process = _process(pid)
+        process = process_of(pid)
         if process is None:
             return False
-        terminal = _controlling_terminal(pid, process)
+        terminal = controlling_terminal(pid, process)
         if terminal is not None:
             key = _terminal_key(*terminal)
             if any(registry.is_held(key, pid) for registry in registries):
                 return True
-        leader = process if process.session == pid else _process(process.session)
-        relay = None if leader is None else _parent(leader)
+        leader = process if process.session == pid else process_of(process.session)
+        relay = None if leader is None else parent_of(leader)
         if leader is None or relay is None:
             return False
-        owner = _owner(leader.parent)
-        for handed in _handed_terminals(leader.parent):
+        owner = owner_of(leader.parent)
+        for handed in handed_terminals(leader.parent):
             key = _terminal_key(*handed)
             if any(registry.is_held(key, leader.parent, owner) for registry in registries):
                 return True
         pid = leader.parent
-        if not (relay.terminal and relay.group == relay.foreground and _is_raw(pid, relay)):
+        if not (relay.terminal and relay.group == relay.foreground and is_raw(pid, relay)):
             return False
         # Another user's may show it or not, however raw its terminal is.
         if owner not in (0, os.geteuid()):
             return False
     return False
-
-
-class _Process:
-    """What /proc/PID/stat tells, proc_pid_stat(5)."""
-
-    __slots__ = ("foreground", "group", "parent", "session", "start", "terminal")
-
-    def __init__(self, fields: list[bytes]) -> None:
-        self.parent, self.group, self.session, number, self.foreground = map(int, fields[1:6])
-        self.start = int(fields[19])
-        # tty_nr: bits 8 to 15 are the major, the others the minor. 0: none.
-        minor = (number & 0xFF) | (number >> 12 & 0xFFF00)
-        self.terminal = os.makedev(number >> 8 & 0xFFF, minor) if number else 0
-
-
-def _process(pid: int) -> _Process | None:
-    """None if there is no such process, or it is not to be seen."""
-    try:
-        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            data = os.read(fd, 4096)
-        finally:
-            os.close(fd)
-    except OSError:
-        return None
-    # The name in parentheses may hold anything.
-    return _Process(data.rpartition(b")")[2].split())
-
-
-def _parent(process: _Process) -> _Process | None:
-    if process.parent <= 1:
-        return None
-    parent = _process(process.parent)
-    # A younger parent is another process that got its number.
-    return parent if parent is not None and parent.start <= process.start else None
-
-
-def _is_ancestor(holder: int, pid: int) -> bool:
-    process = _process(pid)
-    while process is not None:
-        if pid == holder:
-            return True
-        pid = process.parent
-        process = _parent(process)
-    return False
-
-
-def _owner(pid: int) -> int:
-    try:
-        return os.stat(f"/proc/{pid}").st_uid
-    except OSError:
-        return -1
-
-
-def _controlling_terminal(pid: int, process: _Process) -> tuple[int, int] | None:
-    """(device of its devpts, device number); there may be several devpts with equal numbers."""
-    if os.major(process.terminal) not in _PTS_MAJORS:
-        return None
-    paths = [f"/proc/{pid}/fd/{fd}" for fd in range(3)]
-    for path in [*paths, _pts(process.terminal)]:
-        try:
-            status = os.stat(path)
-        except OSError:
-            continue
-        if stat.S_ISCHR(status.st_mode) and status.st_rdev == process.terminal:
-            return status.st_dev, status.st_rdev
-    return None
-
-
-def _handed_terminals(pid: int) -> list[tuple[int, int]]:
-    """The ptys that a process has open beyond its standard descriptors."""
-    terminals = []
-    try:
-        for fd in os.listdir(f"/proc/{pid}/fd"):
-            if int(fd) <= 2:
-                continue
-            try:
-                status = os.stat(f"/proc/{pid}/fd/{fd}")
-            except OSError:
-                continue
-            if stat.S_ISCHR(status.st_mode) and os.major(status.st_rdev) in _PTS_MAJORS:
-                terminals.append((status.st_dev, status.st_rdev))
-    except OSError:
-        pass  # another user's
-    return terminals
-
-
-def _is_raw(pid: int, process: _Process) -> bool:
-    """Whether the process's terminal hands on keys one by one, as under one that relays them."""
-    terminal = _controlling_terminal(pid, process)
-    if terminal is None:
-        return False
-    try:
-        fd = os.open(
-            _pts(process.terminal),
-            os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC,
-        )
-    except OSError:
-        return False
-    try:
-        status = os.fstat(fd)
-        mode: int = termios.tcgetattr(fd)[_LFLAG]
-    except (OSError, termios.error):
-        return False
-    finally:
-        os.close(fd)
-    return (status.st_dev, status.st_rdev) == terminal and not mode & termios.ICANON
-
-
-def _pts(device: int) -> str:
-    return f"/dev/pts/{(os.major(device) - _PTS_MAJORS[0]) * 256 + os.minor(device)}"
 
 
 def _terminal_key(filesystem: int, device: int) -> str:

@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ttyscribe.session.recording import Log
+    from ttyscribe.session.pump import Log
 
 
 class Outage:

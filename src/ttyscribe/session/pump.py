@@ -16,26 +16,45 @@ import select
 import termios
 
 from ttyscribe.events import INPUT, OUTPUT, WINDOW
+from ttyscribe.session.relay import Relay
 from ttyscribe.terminal import Sink, shut_down
 from ttyscribe.terminal.raw import copy_window, window_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from typing import Protocol
 
-    from ttyscribe.session.recording import Log
+    from ttyscribe.errors import WriterError
     from ttyscribe.terminal import Ends
 
-# One batch: read on until the source is empty or this much is there, then one
-# decode, one dump, one write. A pty gives 4 KiB at the most, and a larger buffer is
-# costly to make; a pipe gives what it has. The spool's margin is for 80 KiB in all.
-_READ_PTY, _BATCH_PTY = 4096, 65536
-_READ_PIPE, _BATCH_PIPE = 65536, 16384
+    class Log(Protocol):
+        """What is recorded into: a Recording, or another form of one."""
+
+        log_input: bool
+
+        @property
+        def error(self) -> WriterError | None: ...
+        @property
+        def full(self) -> bool: ...
+        @property
+        def holds(self) -> bool: ...
+        @property
+        def paused_until(self) -> int: ...
+        def now(self) -> int: ...
+        def start(self, member: Mapping[str, object], window: bytes | None) -> None: ...
+        def log(self, kind: str, data: bytes) -> None: ...
+        def tick(self) -> None: ...
+        def due(self) -> int | None: ...
+        def forked(self) -> None: ...
+        def finish(
+            self, member: Mapping[str, object], stop: Callable[[], bool] | None = None
+        ) -> None: ...
+
+
 # Once as much was allocated and freed, malloc keeps what a batch needs instead of giving
 # it back to the kernel after each one (mallopt(3), M_MMAP_THRESHOLD).
 _KEPT = 1 << 20
-# A read shorter than this emptied the source most likely; asking again costs more.
-_SHORT = 1024
 # A sink may lag behind by this much before its source has to wait.
 _LAG = 131072
 # After a hang-up the shell has this long to end.
@@ -65,10 +84,10 @@ class Pump:
         self._hide_passwords = hide_passwords and recording.log_input and ends.master >= 0
         self._poll = select.poll()
         self._handlers: dict[int, Callable[[int], None]] = {}
-        self._outputs: list[_Relay] = []
-        self._inputs: list[_Relay] = []
+        self._outputs: list[Relay] = []
+        self._inputs: list[Relay] = []
         self._ended = False
-        self._withheld: list[_Relay] = []
+        self._withheld: list[Relay] = []
         self._hung_up_at: int | None = None
         self._frozen = False
         self._keyboard_held = False
@@ -80,16 +99,16 @@ class Pump:
         self.on_hang_up: Callable[[], None] = _nothing
         if ends.master >= 0:
             screen = Sink(ends.terminal)
-            self._add(_Relay(ends.master, screen, OUTPUT), self._outputs)
+            self._add(Relay(ends.master, screen, OUTPUT), self._outputs)
             to_shell = Sink(os.dup(ends.master), ours=True)
             # Not the user's descriptor, which may be open for writing alone.
             keyboard = os.dup(screen.fd)
-            self._add(_Relay(keyboard, to_shell, INPUT), self._inputs)
+            self._add(Relay(keyboard, to_shell, INPUT), self._inputs)
         for ours, theirs in ends.outputs:
-            self._add(_Relay(ours, Sink(theirs), OUTPUT), self._outputs)
+            self._add(Relay(ours, Sink(theirs), OUTPUT), self._outputs)
         if ends.input is not None:
             theirs, ours = ends.input
-            self._add(_Relay(os.dup(theirs), Sink(ours, ours=True), INPUT), self._inputs)
+            self._add(Relay(os.dup(theirs), Sink(ours, ours=True), INPUT), self._inputs)
 
     # What whoever runs the session tells the pump.
 
@@ -236,13 +255,13 @@ class Pump:
 
     # Relays.
 
-    def _add(self, relay: _Relay, family: list[_Relay]) -> None:
+    def _add(self, relay: Relay, family: list[Relay]) -> None:
         family.append(relay)
         self._handlers[relay.fd] = lambda _: self._carry(relay)
         self._handlers[relay.sink.fd] = lambda _: self._drain(relay)
         self._poll.register(relay.fd, _IN)
 
-    def _carry(self, relay: _Relay) -> None:
+    def _carry(self, relay: Relay) -> None:
         """Capture, log, deliver."""
         data = relay.read()
         if data is None:
@@ -258,13 +277,13 @@ class Pump:
             self._withhold(relay, data)
             return
         if relay.terminal and len(data) >= relay.batch and not relay.sink.gone:
-            # There is more: this is delivered while the kernel brings it (_Relay.read).
+            # There is more: this is delivered while the kernel brings it (Relay.read).
             relay.sink.pending += data
         else:
             relay.sink.write(data)
         self._after_write(relay)
 
-    def _withhold(self, relay: _Relay, data: bytes) -> None:
+    def _withhold(self, relay: Relay, data: bytes) -> None:
         relay.withheld += data
         if relay not in self._withheld:
             self._withheld.append(relay)
@@ -278,11 +297,11 @@ class Pump:
                 relay.sink.write(data)
                 self._after_write(relay)
 
-    def _drain(self, relay: _Relay) -> None:
+    def _drain(self, relay: Relay) -> None:
         relay.sink.drain()
         self._after_write(relay)
 
-    def _after_write(self, relay: _Relay) -> None:
+    def _after_write(self, relay: Relay) -> None:
         sink = relay.sink
         if sink.gone:
             self._sink_gone(relay)
@@ -300,7 +319,7 @@ class Pump:
         if not pending and not relay.open:
             self._close(relay)
 
-    def _listen(self, relay: _Relay) -> None:
+    def _listen(self, relay: Relay) -> None:
         """Poll the source, or not while it has to wait."""
         if not relay.open:
             return
@@ -336,7 +355,7 @@ class Pump:
             return False
         return mode & _PROMPT == termios.ICANON
 
-    def _source_ended(self, relay: _Relay) -> None:
+    def _source_ended(self, relay: Relay) -> None:
         if self._is_keyboard(relay):
             self.hang_up()
             return
@@ -345,17 +364,17 @@ class Pump:
             # The end of the user's input is the end of the shell's, and the other way round.
             self._close(relay)
 
-    def _sink_gone(self, relay: _Relay) -> None:
+    def _sink_gone(self, relay: Relay) -> None:
         if relay.fd == self._ends.master:
             self.hang_up()
         else:
             # Nobody reads: the shell's next write gets SIGPIPE, as it would have.
             self._close(relay)
 
-    def _is_keyboard(self, relay: _Relay) -> bool:
+    def _is_keyboard(self, relay: Relay) -> bool:
         return self._ends.master >= 0 and relay is self._inputs[0] and relay.kind == INPUT
 
-    def _stop_reading(self, relay: _Relay) -> None:
+    def _stop_reading(self, relay: Relay) -> None:
         if not relay.open:
             return
         relay.open = False
@@ -369,7 +388,7 @@ class Pump:
             shut_down(relay.fd, _socket.SHUT_RD)
         os.close(relay.fd)
 
-    def _close(self, relay: _Relay) -> None:
+    def _close(self, relay: Relay) -> None:
         self._stop_reading(relay)
         if relay.closed:
             return
@@ -381,62 +400,6 @@ class Pump:
             pass
         relay.sink.pending = relay.withheld = b""
         relay.sink.close()
-
-
-class _Relay:
-    """One source, the sink it goes to, and the kind of its events.
-
-    withheld is what was read and may not be delivered yet.
-    """
-
-    __slots__ = (
-        "at_once", "batch", "closed", "draining", "fd", "kind", "open", "paused", "sink",
-        "terminal", "withheld",
-    )  # fmt: skip
-
-    def __init__(self, fd: int, sink: Sink, kind: str) -> None:
-        self.fd = fd
-        self.terminal = os.isatty(fd)
-        self.at_once = _READ_PTY if self.terminal else _READ_PIPE
-        self.batch = _BATCH_PTY if self.terminal else _BATCH_PIPE
-        self.sink = sink
-        self.kind = kind
-        self.open = True
-        self.closed = False
-        self.paused = False
-        self.draining = False
-        self.withheld = b""
-
-    @property
-    def waiting(self) -> bool:
-        """Whether something that was read is still to be delivered."""
-        return bool(self.withheld or self.sink.pending)
-
-    def read(self) -> bytes | None:
-        """What is there now: b"" at the end, None if there is nothing after all.
-
-        A pty has room for one piece, and after each the kernel takes a while to bring the
-        next. In that time some of what is pending is delivered, and nothing is waited for.
-        """
-        parts: list[bytes] = []
-        size = 0
-        try:
-            while size < self.batch:
-                data = os.read(self.fd, self.at_once)
-                parts.append(data)
-                size += len(data)
-                if self.sink.pending:
-                    self.sink.drain_once()
-                # The user's own descriptors may block: one read for each report of poll.
-                if self.kind == INPUT or len(data) < _SHORT:
-                    break
-        except BlockingIOError:
-            if not parts:
-                return None
-        except OSError:
-            # EIO: the other side of the terminal is closed.
-            pass
-        return b"".join(parts)
 
 
 def _ignore(frozen: bool) -> None:

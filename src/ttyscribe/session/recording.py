@@ -20,37 +20,12 @@ from ttyscribe.tlog import escape
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Protocol
 
     from ttyscribe.events import Message
     from ttyscribe.session.echo import EchoFilter
     from ttyscribe.session.spool import Spool
     from ttyscribe.tlog import Encoder
     from ttyscribe.writers import Writer
-
-    class Log(Protocol):
-        """What the pump records into: a Recording, or another form of one."""
-
-        log_input: bool
-
-        @property
-        def error(self) -> WriterError | None: ...
-        @property
-        def full(self) -> bool: ...
-        @property
-        def holds(self) -> bool: ...
-        @property
-        def paused_until(self) -> int: ...
-        def now(self) -> int: ...
-        def start(self, member: Mapping[str, object], window: bytes | None) -> None: ...
-        def log(self, kind: str, data: bytes) -> None: ...
-        def tick(self) -> None: ...
-        def due(self) -> int | None: ...
-        def forked(self) -> None: ...
-        def finish(
-            self, member: Mapping[str, object], stop: Callable[[], bool] | None = None
-        ) -> None: ...
-
 
 # Messages that wait in memory, in bytes; more are left to the spool.
 QUEUE_LIMIT = 4 << 20
