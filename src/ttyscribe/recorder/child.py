@@ -9,6 +9,7 @@ the kernel tells.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import socket
@@ -372,8 +373,12 @@ def window(ends: Ends) -> bytes | None:
     return window_of(ends.terminal) if ends.terminal >= 0 else None
 
 
+@functools.cache
 def terminal_group() -> int:
-    """The group of terminals that mesg and write work with."""
+    """The group of terminals that mesg and write work with.
+
+    The service asks for it at its start, so that no login waits for the name service.
+    """
     import grp
 
     try:

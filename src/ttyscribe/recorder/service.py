@@ -255,6 +255,7 @@ def preload() -> None:
     # Name service modules and time zones are loaded on first use.
     pwd.getpwuid(0)
     grp.getgrgid(0)
+    ttyscribe.recorder.child.terminal_group()
     ttyscribe.config.load("rec-session", files=[])
     time.localtime()
 
