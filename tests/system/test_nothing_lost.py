@@ -527,6 +527,11 @@ def test_stopped_log_daemon_gets_everything_once_and_in_order_when_it_is_back(
     recorder.finish()
     assert held(own_journal.messages()) == recorder.seen
     assert list((tmp_path / "spool").iterdir()) == []
+    if into == "journal":
+        # In whichever namespace it is.
+        match = "TLOG_REC=" + json.loads(own_journal.messages()[0])["rec"]
+        told = subprocess.run([*MAIN, "cat", "-M", match], capture_output=True, check=True)
+        assert told.stdout == recorder.seen
 
 
 def test_recorder_into_the_journal_killed_at_any_instant_doubles_nothing(

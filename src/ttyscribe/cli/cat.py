@@ -21,7 +21,7 @@ Options, as for play:
   -M, --journal-match MATCH     FIELD=VALUE, OR, or AND; implies -r journal
   -S, --journal-since TIME      from then on, and until then: epoch seconds, or a time
   -U, --journal-until TIME      as journalctl takes it, in local time
-  -N, --journal-namespace NAME  a namespace of the journal
+  -N, --journal-namespace NAME  only a namespace of the journal (default: all)
   -D, --directory DIR           journal files in DIR
   -f, --follow                  wait for more at the end
       --lax                     go on where messages are missing or broken

@@ -33,7 +33,7 @@ Which recording:
   -S, --journal-since TIME      from then on: epoch seconds, "2019-09-03 10:00:05",
   -U, --journal-until TIME      "yesterday", "-20min" and so on; local time unless
                                 the time names a zone ("10:00 UTC")
-  -N, --journal-namespace NAME  a namespace of the journal
+  -N, --journal-namespace NAME  only a namespace of the journal (default: all)
   -D, --directory DIR           journal files in DIR
       --lax                     play on where messages are missing or broken
 

@@ -324,7 +324,7 @@ class PlayJournal(Section):
         ' "AND" between them.',
     )
     namespace: Text = Field(
-        default="", description="The journal namespace to search. Empty: the default."
+        default="", description="The only journal namespace to search. Empty: all of the machine's."
     )
 
 

@@ -8,6 +8,7 @@ with an underscore. Where that matters, match by a trusted field as well
 
 from __future__ import annotations
 
+import errno
 import re
 
 from systemd import journal
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from ttyscribe.readers.reader import Entry
 
+# SD_JOURNAL_ALL_NAMESPACES of sd_journal_open(3), which the binding has no name for.
+_ALL_NAMESPACES = 1 << 5
 _MESSAGE = re.compile(rb'\s*\{\s*"ver"\s*:')
 
 
@@ -30,7 +33,8 @@ class JournalReader:
     matches are symbols as journalctl and tlog-play take them: FIELD=VALUE, of
     which the same field twice means either and different fields mean both; "OR" or "+"
     between groups; "AND". since and until are in seconds since the epoch.
-    namespace and directory choose another journal than the machine's own.
+    Without a namespace all of the machine's are read, its own journal and the recorder
+    service's; directory chooses another machine's journal.
     Raises ReaderError if it can't be opened, UsageError for a wrong match.
     """
 
@@ -52,10 +56,7 @@ class JournalReader:
         self.partial = since is not None
         self._until = until
         try:
-            # The conversions of the binding are for people; only these fields are looked at.
-            self._journal = journal.Reader(
-                path=directory, namespace=namespace, converters={"MESSAGE": bytes}
-            )
+            self._journal = _open(namespace, directory)
         except OSError as error:
             raise ReaderError(f"cannot open {self.name}: {reason(error)}") from None
         # 0 lifts the limit of 64 KiB a field.
@@ -130,6 +131,20 @@ class JournalReader:
                         f"'{symbol}' is no journal match; write FIELD=VALUE"
                         " (such as TLOG_REC=...), OR, or AND"
                     ) from None
+
+
+def _open(namespace: str | None, directory: str | None) -> journal.Reader:
+    # The conversions of the binding are for people; only these fields are looked at.
+    converters = {"MESSAGE": bytes}
+    if namespace is None and directory is None:
+        flags = journal.LOCAL_ONLY | _ALL_NAMESPACES
+        try:
+            return journal.Reader(flags=flags, converters=converters)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            # A systemd that has no namespaces.
+    return journal.Reader(path=directory, namespace=namespace, converters=converters)
 
 
 def _entry(fields: dict[str, object]) -> Entry | None:
