@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,21 +49,34 @@ def is_plain_push(home: Path) -> bool:
     return is_plain(home, "git-receive-pack", f"{home}/it.git")
 
 
-def push(home: Path) -> str:
-    """Push as a skipped command is run, whatever is_plain() says; what is shown."""
-    found = git.receive_pack(PROGRAM, ["git-receive-pack", f"{home}/it.git"])
+def skipped(home: Path, program: str = "git-receive-pack") -> list[str]:
+    """What is executed for a program that serves it.git, whatever is_plain() says."""
+    found = git.confined(f"/usr/bin/{program}", [program, f"{home}/it.git"])
     assert found is not None
     path, argv = found
     environ = environment_of({b"HOME": os.fsencode(home), b"PATH": b"/usr/bin:/bin"})
     variables = [f"{os.fsdecode(name)}={os.fsdecode(value)}" for name, value in environ.items()]
+    return ["env", "-i", *variables, path, *argv[1:]]
+
+
+def push(home: Path) -> bytes:
+    """Push as a skipped command is run; what is shown, which is what it is otherwise."""
     script = home / "receive"
-    script.write_text(f"#!/bin/sh\nexec env -i {shlex.join([*variables, path, *argv[1:]])}\n")
+    script.write_text(f"#!/bin/sh\nexec {shlex.join(skipped(home))}\n")
     script.chmod(0o755)
-    command = ["git", "-C", str(home / "work"), "push", "--receive-pack", str(script)]
-    to = [str(home / "it.git"), "HEAD:refs/heads/main"]
+    command: list[str | Path] = ["git", "-C", home / "work", "push", "--receive-pack", script]
+    to: list[str | Path] = [home / "it.git", "HEAD:refs/heads/main"]
+    copy = home / "copy.git"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(home / "it.git", copy, symlinks=True)
+    (copy / "config").write_text("[core]\n\tbare = true\n")
+    shutil.rmtree(copy / "hooks", ignore_errors=True)
+    plainly: list[str | Path] = ["git", "-C", home / "work", "push", copy, to[1]]
+    expected = subprocess.run(plainly, capture_output=True, check=True).stderr
     done = subprocess.run([*command, *to], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
-    return done.stderr.decode()
+    assert done.stderr == expected.replace(b"copy.git", b"it.git")
+    return done.stderr
 
 
 def test_a_push_to_a_plain_bare_repository_is_plain(home: Path) -> None:
@@ -146,7 +160,7 @@ def test_these_commands_are_run_where_they_are_not_kept_from_it(home: Path) -> N
 
 
 def test_the_kernel_keeps_it_to_gits_own_programs(home: Path) -> None:
-    found = git.receive_pack(PROGRAM, ["git-receive-pack", "x"])
+    found = git.confined(PROGRAM, ["git-receive-pack", "x"])
     assert found is not None
     path, argv = found
     before = argv[: argv.index("--") + 1]
@@ -166,7 +180,7 @@ def test_the_kernel_keeps_it_to_gits_own_programs(home: Path) -> None:
 
 
 def test_another_git_than_the_systems_is_not_replaced_by_it() -> None:
-    assert git.receive_pack("/usr/local/bin/git-receive-pack", ["git-receive-pack", "x"]) is None
+    assert git.confined("/usr/local/bin/git-receive-pack", ["git-receive-pack", "x"]) is None
 
 
 def test_a_push_that_is_confined_does_all_its_work(home: Path) -> None:
@@ -175,11 +189,10 @@ def test_a_push_that_is_confined_does_all_its_work(home: Path) -> None:
     configure(home, "gc.auto", "1")
     configure(home, "gc.autoDetach", "false")
     configure(home, "receive.fsckObjects", "true")
-    configure(home, "core.logAllRefUpdates", "true")
     for text in "abc":
         commit(home, text)
         assert is_plain_push(home)
-        assert "error" not in push(home)
+        push(home)
     check: list[str | Path] = ["git", "-C", home / "it.git"]
     told = subprocess.run([*check, "log", "--format=%s", "main"], stdout=-1, check=True)
     assert told.stdout == b"c\nb\na\nfirst\n"
@@ -197,6 +210,7 @@ def test_a_push_that_is_confined_does_all_its_work(home: Path) -> None:
         '[core ""]\n\thooksPath = /tmp\n',
         "[CORE]\n\tHOOKSPATH = /tmp\n",
         "[user]\n\tname = a\\\n[core]\n",
+        "[user]\n\tname\n",
         "[uploadpack]\n\tpackObjectsHook = /tmp/x\n",
         "[receive]\n\tdenyDeletes = true\n",
         "[transfer]\n\thideRefs = refs/x\n",
@@ -213,6 +227,71 @@ def test_a_configuration_of_the_users_that_would_matter_is_not_plain(home: Path,
     (home / ".config/git").mkdir(parents=True)
     (home / ".config/git/config").write_text(text)
     assert not is_plain(home, "git-upload-pack", f"{home}/it.git")
+
+
+def test_where_a_reflog_is_kept_the_users_name_matters(home: Path) -> None:
+    configure(home, "core.logAllRefUpdates", "true")
+    assert not is_plain_push(home)
+    configure(home, "core.logAllRefUpdates", "false")
+    (home / "it.git/config").write_text("[core]\n\tbare = true\n")
+    assert is_plain_push(home)
+    (home / "it.git/logs").mkdir()
+    assert not is_plain_push(home)
+
+
+def test_options_are_not_plain(home: Path) -> None:
+    """--help runs the viewer that the configuration of the current folder names."""
+    it = str(home / "it.git")
+    for program in ("git-upload-pack", "git-receive-pack"):
+        assert is_plain(home, program, it)
+        for words in (["--help"], ["-h"], ["--strict", it], [it, "--help"], [], [it, it]):
+            assert not is_plain(home, program, *words)
+
+
+THIN = r"""
+import hashlib, os, struct, sys, zlib
+def line(text): return b"%04x" % (len(text) + 4) + text
+delta = zlib.compress(bytes([5, 5, 0x90, 5]))
+pack = b"PACK" + struct.pack(">II", 2, 1) + bytes([0x70 | 4]) + b"\x11" * 20 + delta
+wanted = b"0" * 40 + b" " + b"11" * 20 + b" refs/heads/x\0report-status"
+os.write(1, line(wanted) + b"0000" + pack + hashlib.sha1(pack).digest())
+"""
+
+
+@pytest.mark.parametrize(
+    ("protocol", "more"),
+    [
+        ("none", []),
+        ("/", []),
+        ("x", ["help.autocorrect=immediate"]),
+        ("", ["remote.sub/evil.vcs=", "help.autocorrect=immediate"]),
+    ],
+)
+def test_what_a_pack_leaves_out_is_fetched_by_no_command(
+    home: Path, protocol: str, more: list[str]
+) -> None:
+    """The configuration is another when the pack arrives, and git could get to the loader by it."""
+    it = home / "it.git"
+    serving = subprocess.Popen(skipped(home), stdin=-1, stdout=-1, stderr=subprocess.STDOUT)
+    assert serving.stdin is not None and serving.stdout is not None
+    os.read(serving.stdout.fileno(), 65536)  # the look is over, and git has begun
+    (it / "sub").mkdir()
+    source = home / "evil.c"
+    source.write_text(
+        f'#include <fcntl.h>\nint main(void) {{ return creat("{home}/took", 0600) < 0; }}\n'
+    )
+    subprocess.run(["cc", "-o", it / "sub/evil", source], check=True)
+    for setting in (
+        "core.repositoryFormatVersion=1", "extensions.partialClone=sub/evil",
+        f"remote.sub/evil.url={protocol}::script", "remote.sub/evil.promisor=true",
+        "alias.remote-none=!/lib64/ld-linux-x86-64.so.2",
+        "alias.remote-=!/lib64/ld-linux-x86-64.so.2",
+        "alias.remote-x=!/lib64/ld-linux-x86-64.so.2", *more,
+    ):  # fmt: skip
+        configure(home, *setting.split("=", 1))
+    pack = subprocess.run([sys.executable, "-c", THIN], capture_output=True, check=True).stdout
+    serving.communicate(pack, timeout=30)
+    assert not (home / "took").exists()
 
 
 def test_what_can_not_be_looked_at_is_not_plain(home: Path) -> None:
@@ -237,7 +316,7 @@ def test_what_can_not_be_looked_at_is_not_plain(home: Path) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can mount a configuration of its own")
-def test_the_machines_configuration_counts_for_a_push(home: Path) -> None:
+def test_the_machines_configuration_counts(home: Path) -> None:
     """Or the hooks of the admin's would not be run."""
     (home / "system").write_text("[core]\n\thooksPath = /etc/git/hooks\n")
     code = f"""if True:
@@ -254,7 +333,7 @@ def test_the_machines_configuration_counts_for_a_push(home: Path) -> None:
         f" exec {sys.executable} -c {shlex.quote(code)}"
     )
     told = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True)
-    assert told.stdout == "False\nTrue\n", told.stderr
+    assert told.stdout == "False\nFalse\n", told.stderr
 
 
 NAMES = st.sampled_from(["core", "Core", "user", "a-b", "remote", "a.b", "é", "", "1"])

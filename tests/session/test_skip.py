@@ -62,8 +62,8 @@ SKIPPED = [
     ("scp -v -d -t ./Übung", "scp -t"),
     ("rsync --server --sender -vlogDtpre.iLsfxCIvu . /srv/data/", "rsync --server"),
     ("rsync --server -logDtpre.iLsfxCIvu . with\\ space\\'s", "rsync --server"),
-    ("git-upload-pack '/srv/git/it'\\''s.git'", "git-upload-pack"),
-    ("git-upload-pack '/srv/a'\\!'.git'", "git-upload-pack"),
+    ("scp -f '/srv/it'\\''s.git'", "scp -f"),
+    ("scp -f '/srv/a'\\!'.git'", "scp -f"),
     ('borg serve --umask=077 --restrict-to-path "/srv/my backup"', "borg serve"),
     ("sftp-server", "sftp-server"),
     ("sftp-server -l INFO -e", "sftp-server"),
@@ -175,7 +175,8 @@ def test_what_is_executed_is_what_bash_would_run(line: str, rule: str, programs:
     )
     assert by_bash.stderr == directly.stderr == b""
     assert by_bash.stdout == directly.stdout
-    assert by_bash.stdout.split(b"\0")[1:-1] == [os.fsencode(word) for word in found.argv[1:]]
+    words = split(line) or []
+    assert by_bash.stdout.split(b"\0")[1:-1] == [os.fsencode(word) for word in words[1:]]
 
 
 LINES = st.lists(
@@ -295,6 +296,24 @@ def test_a_genuine_program_runs_nothing_that_openssls_variables_name(tmp_path: P
         argv = ["/usr/bin/python3", "-c", code]
         run = subprocess.run(argv, env=environ, stdout=subprocess.PIPE, check=True)
         assert run.stdout == (b"taken over\n" if len(environ) == 1 else b"genuine\n")
+
+
+def test_a_genuine_rsync_runs_nothing_that_a_file_of_its_users_names(tmp_path: Path) -> None:
+    """Its options are read by a library that first looks into ~/.popt for what they stand for."""
+    (tmp_path / ".popt").write_text("rsync exec --server bash\n")
+    environ = {b"HOME": os.fsencode(tmp_path), b"PATH": b"/usr/bin:/bin"}
+    found = skip_rule("rsync --server", COMMANDS, "/bin/bash", environ)
+    assert found is not None
+    cases = ((["rsync", "--server"], environ), (found.argv, environment_of(environ)))
+    for argv, variables in cases:
+        path = found.path if argv is found.argv else found.program
+        took = tmp_path / "took"
+        subprocess.run(
+            argv, executable=path, env=variables, input=f"touch {took}".encode(),
+            capture_output=True, cwd=tmp_path, check=False,
+        )  # fmt: skip
+        assert took.exists() == (argv is not found.argv)
+        took.unlink(missing_ok=True)
 
 
 def test_git_upload_pack_runs_nothing_of_its_users_configuration(tmp_path: Path) -> None:

@@ -531,7 +531,7 @@ def by_input(command: str, side: Side) -> Result:
 
 
 def test_shell_that_is_missing_or_may_not_run(ours: Side, tmp_path: Path) -> None:
-    assert ours.values is not None
+    assert ours.values is not None and ours.log is not None
     broken = Path("/run/broken-shell")
     broken.write_text("#!/bin/sh\n")
     broken.chmod(0o644)
@@ -637,6 +637,29 @@ def test_git_transfers_are_counted_but_for_what_runs_its_users_own(
     transfer("fetch", f"host:{name}", "main")
     ours.ssh("rm .gitconfig")
     assert len(rules()) == 2
+
+
+def test_a_skipped_transfer_does_not_stand_for_the_sessions_recording(
+    machine: OwnMachine, ours: Side, tmp_path: Path
+) -> None:
+    """Where one recording is enough for an audit session, which its channels share."""
+    server = Sshd(tmp_path / "pam", pam=True)
+    assert ours.values is not None and ours.log is not None
+    values, log = {**ours.values, "lock": "session"}, ours.log
+    side = Side(machine, server, ours.name, ours.shell, values, ours.log)
+    try:
+        side.enter()
+        side.ssh("true")
+        transfer = ["-S", str(server.folder / side.name), "host", "scp", "-t", "/tmp"]
+        with subprocess.Popen(server.client(*transfer), stdin=-1, stdout=-1) as scp:
+            assert scp.stdin is not None and scp.stdout is not None
+            assert scp.stdout.read(1) == b"\0"
+            side.ssh("echo in the se''ssion")
+            wait_until(lambda: b"in the session" in log.read_bytes(), "the command, recorded")
+            scp.stdin.close()
+    finally:
+        side.disconnect()
+        server.stop()
 
 
 def test_sshd_with_pam(machine: OwnMachine, bash: Side, ours: Side, tmp_path: Path) -> None:

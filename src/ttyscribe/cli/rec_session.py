@@ -146,8 +146,10 @@ class Login:
             for _ in range(_SPARE):
                 self._spare.append(os.dup(0))
             if self.arguments[:1] == ["-c"] and "git-" in self.arguments[-1]:
+                from ttyscribe.recorder.client import not_dumpable
                 from ttyscribe.session.skip import asks_git
 
+                not_dumpable()
                 self._is_plain_git = asks_git(self.arguments, self.environ)
             status = self._by_service()
             return self._by_ourselves() if status is None else status
@@ -281,12 +283,13 @@ class Login:
 
         values = self.values
         assert values is not None
-        lock = acquire(values["lock"], recording_id(os.getpid()))
+        skip = skip_for(values, self.arguments, self.environ, self.fds, self._is_plain_git)
+        # What is not recorded itself must not stand for a recording.
+        lock = acquire(values["lock"] if skip is None else "none", recording_id(os.getpid()))
         if lock is None:
             # This terminal's recording has all that the shell will show on it.
             self._run_bare(shell)
         start = start_member(shell.argv, shell.path, self.environ)
-        skip = skip_for(values, self.arguments, self.environ, self.fds, self._is_plain_git)
         log: Log
         notice = ""
         if skip is not None:

@@ -51,7 +51,8 @@ static const char *const ADDED[] = {
     "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
     "PYTHONNOUSERSITE=1",
     "GIT_CONFIG_GLOBAL=/dev/null",
-    "GIT_ALLOW_PROTOCOL=none",
+    "GIT_NO_LAZY_FETCH=1",
+    "GIT_ALLOW_PROTOCOL=/",
 };
 enum { KEPT_COUNT = sizeof KEPT / sizeof *KEPT, ADDED_COUNT = sizeof ADDED / sizeof *ADDED };
 

@@ -120,8 +120,11 @@ class Session:
         self._warn(decision.warnings)
         held = None
         if decision.recorded:
-            rec = recording_id(self.peer.pid)
-            held = lock.acquire(values["lock"], rec, lock.SERVICE_FOLDER, self.peer.pid)
+            self._skip = self._find_skip()
+            # What is not recorded itself must not stand for a recording.
+            kind = values["lock"] if self._skip is None else "none"
+            rec, peer = recording_id(self.peer.pid), self.peer
+            held = lock.acquire(kind, rec, lock.SERVICE_FOLDER, peer.pid, peer.uid)
         # What was needed to read the rules, and to look at the terminals that the login
         # may be shown on, is needed no more.
         privileges.keep(privileges.FOR_SESSION)
@@ -171,18 +174,24 @@ class Session:
         self._warn([ignored(variable, why) for variable in held])
         return False
 
+    def _environ(self) -> dict[bytes, bytes]:
+        """The login's environment, as far as it is known: of most of it the names."""
+        return dict.fromkeys(self.hello.variables, b"") | self.hello.environ
+
+    def _find_skip(self) -> Skip | None:
+        if self.hello.cut:
+            return None
+        arguments = [os.fsdecode(word) for word in self.hello.arguments]
+        plain = self.hello.is_plain_git
+        return skip_for(self.values, arguments, self._environ(), self.fds, plain)
+
     def _open_log(self, user: str) -> Log:
         """What the session is recorded into, which for a skipped command is one message."""
-        values, pid = self.values, self.peer.pid
-        environ = dict.fromkeys(self.hello.variables, b"") | self.hello.environ
-        arguments = [os.fsdecode(word) for word in self.hello.arguments]
-        if not self.hello.cut:
-            plain = self.hello.is_plain_git
-            self._skip = skip_for(values, arguments, environ, self.fds, plain)
+        values, pid, environ = self.values, self.peer.pid, self._environ()
         if self._skip is None:
             return open_recording(values, user, environ, pid, SERVICE_FOLDER)
         recording = open_recording(without_contents(values), user, environ, pid, SERVICE_FOLDER)
-        return SkippedLog(recording, self._skip, arguments[1])
+        return SkippedLog(recording, self._skip, os.fsdecode(self.hello.arguments[1]))
 
     def _record(self, recording: Log, ends: Ends) -> None:
         """Hand the shell's side to the client, and pump until the shell has ended."""

@@ -7,9 +7,11 @@ configuration when it is skipped (skip.py). So neither is skipped where any of t
 would make a difference: is_plain() looks for it, as the login's user, in the process
 of the login shell.
 
-What is looked at can be changed before git reads it. So git-receive-pack is told what was
-found (_AS_FOUND), and runs confined: the kernel lets it execute git's programs and nothing
-else (launcher/confine.c). Where it can't be confined, it is recorded in full.
+What is looked at can be changed before git reads it, and while it runs. So it is told what
+was found (_AS_FOUND), and not to fetch what is missing (skip.ADDED); and it runs confined:
+the kernel lets it execute git's programs, their loader, and nothing else (launcher/confine.c).
+The loader would execute any other program, so no word that git executes may be the user's:
+that is what the settings are for. Where it can't be confined, it is recorded in full.
 """
 
 from __future__ import annotations
@@ -54,8 +56,8 @@ _PLAIN: dict[str, tuple[str, ...] | None] = {
     **_NO_MATTER,
     "core": (
         *(_NO_MATTER["core"] or ()), "bare", "bigfilethreshold", "compression", "filemode",
-        "fsync", "fsyncmethod", "ignorecase", "logallrefupdates", "precomposeunicode",
-        "repositoryformatversion", "sharedrepository", "symlinks",
+        "fsync", "fsyncmethod", "ignorecase", "precomposeunicode", "repositoryformatversion",
+        "sharedrepository", "symlinks",
     ),
     "daemon": None,
     "extensions": ("objectformat",),
@@ -69,14 +71,21 @@ _PLAIN: dict[str, tuple[str, ...] | None] = {
     ),
     "remote": ("fetch", "mirror", "push", "pushurl", "tagopt", "url"),
     "transfer": ("fsckobjects", "hiderefs", "unpacklimit"),
-    "uploadpack": None,
+    "uploadpack": (
+        "allowanysha1inwant", "allowfilter", "allowreachablesha1inwant", "allowrefinwant",
+        "allowsidebandall", "allowtipsha1inwant", "hiderefs", "keepalive",
+    ),
 }  # fmt: skip
 
 # What is_plain() found, for git to believe whatever the files say by then.
 _AS_FOUND = (
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
-    "core.alternateRefsCommand=false",
+    # The objects that arrive have the repository's own for an alternate, whose references are
+    # asked for: a program of git's that says nothing.
+    "core.alternateRefsCommand=git-check-ref-format",
+    # By the name of a remote helper, which an alias could then be taken for.
+    "help.autocorrect=never",
     "receive.denyCurrentBranch=refuse",
     *(f"gpg.{kind}program=false" for kind in ("", "openpgp.", "x509.", "ssh.")),
 )
@@ -94,11 +103,11 @@ def is_plain(words: Sequence[str], environ: Mapping[bytes, bytes]) -> bool:
     return bool(found) and not failure
 
 
-def receive_pack(path: str, words: Sequence[str]) -> tuple[str, list[str]] | None:
-    """The program to execute for a git-receive-pack that is_plain(), and its arguments.
+def confined(path: str, words: Sequence[str]) -> tuple[str, list[str]] | None:
+    """The program to execute for words that are is_plain(), and its arguments.
 
-    path is the one that was asked for. None if it is another git's than the system's, or
-    can't be confined here.
+    path is the program that was asked for. None if it is another git's than the system's,
+    or can't be confined here.
     """
     if os.path.realpath(path) != os.path.realpath(_GIT):
         return None
@@ -107,9 +116,10 @@ def receive_pack(path: str, words: Sequence[str]) -> tuple[str, list[str]] | Non
     if not confine or not folders or not is_roots(_GIT) or not is_roots(loader):
         return None
     told = [word for setting in _AS_FOUND for word in ("-c", setting)]
+    command = words[0].rpartition("/")[2].removeprefix("git-")
     return confine, [
         "ttyscribe-confine", _GIT, *folders, loader, "--",
-        _GIT, "git", *told, "receive-pack", words[1],
+        _GIT, "git", *told, command, words[1],
     ]  # fmt: skip
 
 
@@ -123,6 +133,9 @@ def confiner() -> str:
 
 def _look(words: Sequence[str], environ: Mapping[bytes, bytes]) -> Iterator[str]:
     """One record if it is plain, none if not. Raises OSError for what can't be read."""
+    # Options may do anything: --help runs a viewer that a configuration names.
+    if len(words) != 2 or words[1].startswith("-") or not _is_confinable():
+        return
     home = os.fsdecode(environ.get(b"HOME", b""))
     config = os.fsdecode(environ.get(b"XDG_CONFIG_HOME", b"")) or f"{home}/.config"
     if not home.startswith("/") or not config.startswith("/"):
@@ -130,9 +143,9 @@ def _look(words: Sequence[str], environ: Mapping[bytes, bytes]) -> Iterator[str]
     for path in (f"{home}/.gitconfig", f"{config}/git/config"):
         if not _keeps_to(_settings(path), _NO_MATTER):
             return
+    if not _keeps_to(_settings(_SYSTEM), _PLAIN):
+        return
     if words[0].rpartition("/")[2] == "git-receive-pack":
-        if len(words) != 2 or not _is_confinable() or not _keeps_to(_settings(_SYSTEM), _PLAIN):
-            return
         folder = _folder_of(words[1], home)
         if folder is None or not _is_plain_folder(folder):
             return
@@ -148,7 +161,7 @@ def _folder_of(name: str, home: str) -> str | None:
     """Git's folder for a repository's name, found as git finds it; None if in doubt."""
     if name.startswith("~/"):
         name = home + name[1:]
-    if name.startswith(("-", "~")):
+    if name.startswith("~"):
         return None
     for suffix in ("/.git", "", ".git/.git", ".git"):
         path = name.rstrip("/") + suffix
@@ -165,7 +178,8 @@ def _folder_of(name: str, home: str) -> str | None:
 
 def _is_plain_folder(folder: str) -> bool:
     """Whether it is of a bare repository that names nothing to run. Raises OSError."""
-    for part in ("commondir", "worktrees", "config.worktree", "objects/info/alternates"):
+    # A reflog tells the user's name, which is in the configuration that is not read.
+    for part in ("commondir", "worktrees", "config.worktree", "objects/info/alternates", "logs"):
         if os.path.lexists(f"{folder}/{part}"):
             return False
     try:
@@ -230,9 +244,10 @@ def _settings(path: str) -> dict[str, str] | None:
             if name and (len(name) < 2 or name[0] + name[-1] != '""' or '"' in name[1:-1]):
                 return None
             continue
-        key, _, value = text.partition("=")
+        key, given, value = text.partition("=")
         key = key.strip().lower()
-        if not section or not key.replace("-", "").isalnum():
+        # Without a value it is true, or nothing to go on with.
+        if not section or not given or not key.replace("-", "").isalnum():
             return None
         settings[f"{section}.{key}"] = value.strip()
     return settings

@@ -8,7 +8,7 @@ recorded terminal, and starts bare, if
 2. the program that its own terminal leads to shows it on such a pty: the parent
    of its session's leader was handed the pty (a tmux server whose client is
    attached there: it has the pty open, beyond the standard descriptors a daemon
-   inherits), or is root's or our own and has it as its controlling terminal, in the
+   inherits), or is root's or the login's user's and has it as its controlling terminal, in the
    foreground and in raw mode (script, sudo and su with a pty of their own). A chain
    of these counts.
 
@@ -99,9 +99,10 @@ class Lock:
         places = [self._registry, *self._others]
         return any(place.is_held_before(self._entry, session) for place in places)
 
-    def is_within(self, pid: int) -> bool:
-        """Whether what the process pid shows on its terminal is recorded by another one."""
-        return self._registry is not None and _is_within([self._registry, *self._others], pid)
+    def is_within(self, pid: int, uid: int) -> bool:
+        """Whether what uid's process pid shows on its terminal is recorded by another one."""
+        places = [self._registry, *self._others] if self._registry is not None else []
+        return _is_within(places, pid, uid)
 
     def look_into(self, folder: str) -> None:
         """Look into folder too, if there is one."""
@@ -123,8 +124,10 @@ class Lock:
         self._registry = None
 
 
-def acquire(kind: str, rec: str, folder: str = FOLDER, pid: int | None = None) -> Lock | None:
-    """The lock for a recording rec of the login pid (default: this process).
+def acquire(
+    kind: str, rec: str, folder: str = FOLDER, pid: int | None = None, uid: int | None = None
+) -> Lock | None:
+    """The lock for a recording rec of the login pid (default: this process) of the user uid.
 
     None: the login is recorded already, and its shell starts bare. kind is
     "terminal"; "session", of which only one shell is recorded for each audit session
@@ -134,6 +137,7 @@ def acquire(kind: str, rec: str, folder: str = FOLDER, pid: int | None = None) -
     if kind == "none":
         return Lock(None, rec)
     pid = os.getpid() if pid is None else pid
+    uid = os.geteuid() if uid is None else uid
     registry = _Registry(folder)
     lock = Lock(registry, rec)
     if folder == FOLDER:
@@ -141,7 +145,7 @@ def acquire(kind: str, rec: str, folder: str = FOLDER, pid: int | None = None) -
     session = audit_session(pid) if kind == "session" else NO_SESSION
     try:
         if session == NO_SESSION:
-            recorded = lock.is_within(pid)
+            recorded = lock.is_within(pid, uid)
         else:
             lock.hold_session(session)
             recorded = lock.is_second(session)
@@ -309,8 +313,8 @@ class _Registry:
         )
 
 
-def _is_within(registries: list[_Registry], pid: int) -> bool:
-    """Whether what the process pid shows on its terminal is recorded already."""
+def _is_within(registries: list[_Registry], pid: int, uid: int) -> bool:
+    """Whether what uid's process pid shows on its terminal is recorded already."""
     for _ in range(_DEPTH):
         process = process_of(pid)
         if process is None:
@@ -333,7 +337,7 @@ def _is_within(registries: list[_Registry], pid: int) -> bool:
         if not (relay.terminal and relay.group == relay.foreground and is_raw(pid, relay)):
             return False
         # Another user's may show it or not, however raw its terminal is.
-        if owner not in (0, os.geteuid()):
+        if owner not in (0, uid):
             return False
     return False
 

@@ -51,6 +51,7 @@ _NOT_FIRST = frozenset("=%")
 
 # scp's letters that take no value, scp(1). Only after such can -t be taken for itself.
 _FLAGS = {"scp": frozenset("346BCTdfpqrtv")}
+_ENV = "/usr/bin/env"
 _GITS = ("git-upload-pack", "git-receive-pack")
 # Words by which a genuine rsync --server runs what the user chooses: a daemon's
 # configuration names commands; and secluded arguments come unseen, over the connection.
@@ -78,7 +79,9 @@ ADDED = {
     # In its user's configuration git finds commands to run (uploadpack.packObjectsHook),
     # and in a repository's those by which it fetches what is missing.
     b"GIT_CONFIG_GLOBAL": b"/dev/null",
-    b"GIT_ALLOW_PROTOCOL": b"none",
+    b"GIT_NO_LAZY_FETCH": b"1",
+    # For a git that does not know that: no scheme of a URL is called so.
+    b"GIT_ALLOW_PROTOCOL": b"/",
 }
 
 
@@ -129,12 +132,17 @@ def skip_rule(
     name = words[0].rpartition("/")[2]
     if name in _GITS and not is_plain_git:
         return None
-    if name != "git-receive-pack":
-        return Skip(rule, path, path, words)
-    from ttyscribe.session.git import receive_pack
+    if name in _GITS:
+        from ttyscribe.session.git import confined
 
-    confined = receive_pack(path, words)
-    return None if confined is None else Skip(rule, path, *confined)
+        found = confined(path, words)
+        return None if found is None else Skip(rule, path, *found)
+    if name == "rsync":
+        # There popt finds what to execute in its place: ~/.popt.
+        if not is_roots(_ENV):
+            return None
+        return Skip(rule, path, _ENV, ["env", "-u", "HOME", path, *words[1:]])
+    return Skip(rule, path, path, words)
 
 
 def asks_git(arguments: Sequence[str], environ: Mapping[bytes, bytes]) -> bool:
