@@ -334,6 +334,19 @@ def test_the_id_is_known_again_in_reads_of_a_byte_and_where_a_line_is_wrapped(
     assert echo.paused_until > 0
 
 
+@pytest.mark.parametrize("size", [100, 4096, 65536])
+@pytest.mark.parametrize("columns", [20, 42, 80])
+def test_the_id_is_noticed_where_it_is_in_no_line_as_a_whole(columns: int, size: int) -> None:
+    echo = EchoFilter(REC)
+    line = ("x" * (columns - 7) + REC).ljust(2000, "y")
+    wrapped = [line[at : at + columns] for at in range(0, len(line), columns)]
+    assert REC not in "\r\n".join(wrapped)
+    shown = ("\r\n".join(wrapped) + "\r\n").encode() * 1600
+    for at in range(0, len(shown), size):
+        echo.slow_down(echo.filter(shown[at : at + size]), 0)
+    assert echo.paused_until > 0
+
+
 def test_reading_the_growing_recording_to_its_end_comes_to_an_end() -> None:
     """cat of the own file: each read is logged to the end of what is still to be read."""
     encoder = Encoder(IDENTITY, 2048)

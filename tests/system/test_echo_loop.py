@@ -24,17 +24,23 @@ BOUND = 150_000
 # After this many seconds the loop runs at its constant rate, which follows half a megabyte as
 # fast as it comes; unbounded, each second doubles it. Some forms take a while to begin.
 SETTLES = 18
+LIMIT = 60
 MEASURED = 8
 
 
-def run_for(argv: list[str], seconds: float, sample: Path | None = None) -> list[int]:
-    """Run argv on a pty for so long; the size of sample, or else of what was shown, each second."""
+def run_for(
+    argv: list[str], seconds: float, sample: Path | None = None, at_most: float = 0
+) -> list[int]:
+    """Run argv on a pty for so long; the size of sample, or else of what was shown, each second.
+
+    Or longer, up to at_most seconds, until it has come to its rate.
+    """
     process = ptyprocess.PtyProcess.spawn(argv)
     sizes: list[int] = []
     shown = 0
     began = time.monotonic()
     try:
-        while len(sizes) < seconds:
+        while len(sizes) < seconds or (len(sizes) < at_most and rate(sizes) >= BOUND):
             if select.select([process.fd], [], [], 0.05)[0]:
                 shown += len(os.read(process.fd, 65536))
             if time.monotonic() - began > len(sizes) + 1:
@@ -58,6 +64,8 @@ FILE_FORMS = [
     "tail -n +1 -f {} | stdbuf -o0 fold -w 200",
     "tail -n +1 -f {} | grep --line-buffered --color=always user",
     "less +F {}",
+    # The id is in no line as a whole.
+    "tail -n +1 -f {} | stdbuf -o0 fold -w 20",
 ]
 JOURNAL_FORMS = ["short", "json", "json-pretty", "verbose"]
 Loops = dict[str, Future[list[int]]]
@@ -74,12 +82,12 @@ def loops(journald: object, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             file = tmp_path_factory.mktemp("echo") / "own.tlog"
             command = f"until [ -s {file} ]; do :; done; {form.format(file)}"
             argv = [*record, "-o", str(file), "-c", command]
-            running[form] = pool.submit(run_for, argv, SETTLES + MEASURED, file)
+            running[form] = pool.submit(run_for, argv, SETTLES + MEASURED, file, LIMIT)
         for form in JOURNAL_FORMS:
             # The shell's parent is what records.
             command = f"exec journalctl --no-pager --follow --output={form} --lines=3 _PID=$PPID"
             argv = [*record, "--writer", "journal", "-c", command]
-            running[form] = pool.submit(run_for, argv, SETTLES + MEASURED)
+            running[form] = pool.submit(run_for, argv, SETTLES + MEASURED, None, LIMIT)
         yield running
 
 

@@ -16,9 +16,9 @@ host) and by one such beginning for each read, which is less than what it was: t
 loop dies down, to about a message in each latency.
 
 Messages are remembered from when the recording's id is first seen in the output.
-Sessions that never show it, nearly all, pay for one search in each read. What was
-written before that is logged again if it is shown, which ends where remembering
-began.
+Sessions that never show it, nearly all, pay for one search in each read; and now and
+then for one that finds it where each line is wrapped. What was written before that is
+logged again if it is shown, which ends where remembering began.
 
 A message that comes back in another form (folded, in colours, within the fields of
 `journalctl -o json`) is logged as it is, and each may make more than one new message.
@@ -47,6 +47,9 @@ _RATE = 32768
 _BURST = 524288
 # So much output after the id, or after what was elided, counts as part of the loop.
 _SPAN = 16384
+# After so much output the id is looked for where a line is wrapped, too: a loop shows it again
+# and again, so that much goes unnoticed of one.
+_LOOK = 524288
 # Where a line is wrapped on the screen, less and others put these into it.
 _WRAPPING = b" \b\r\n"
 _ID = b'"id":'
@@ -72,6 +75,8 @@ class EchoFilter:
         self._carry = b""
         self._echo: _Echo | None = None
         self._line_end = b""
+        # Output since the id was looked for where it is wrapped.
+        self._unseen = 0
         self._ids: list[int] = []
         self._bytes = 0
         # Nanoseconds of the recording's time.
@@ -102,7 +107,8 @@ class EchoFilter:
     def filter(self, data: bytes) -> bytes:
         """What of the output data is to be logged; data itself if nothing is an echo."""
         if self._digest is None:
-            if self._rec not in data and self._rec not in self._carry + data[: self._border]:
+            shown = self._rec in data or self._rec in self._carry + data[: self._border]
+            if not shown and not self._shows_wrapped_id(data):
                 self._carry = _end_of(self._carry, data, self._border)
                 return data
             self._digest = _digest()
@@ -148,10 +154,22 @@ class EchoFilter:
         self._bytes = 0
         return member
 
+    def _shows_wrapped_id(self, data: bytes) -> bool:
+        """Whether the id is in it where lines are wrapped; looked for now and then."""
+        self._unseen += len(data)
+        if self._unseen < _LOOK:
+            return False
+        shown = self._shows_id(data)
+        # It may have ended in the next read.
+        if self._unseen >= _LOOK + _SPAN:
+            self._unseen = 0
+            self._tail = b""
+        return shown
+
     def _shows_id(self, logged: bytes) -> bool:
         seen = (self._tail + logged).translate(None, _WRAPPING)
-        # The wrapping is between, twice at the most.
-        self._tail = _end_of(self._tail, logged, self._border + 2 * len(_WRAPPING))
+        # The wrapping is between, in columns of a dozen characters or more.
+        self._tail = _end_of(self._tail, logged, self._border + 4 * len(_WRAPPING))
         return self._rec in seen
 
     def _elide(self, data: bytes) -> bytes:
