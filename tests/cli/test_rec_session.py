@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,3 +72,18 @@ def test_input_and_its_end_reach_the_shell(journald: Journald) -> None:
     data = bytes(range(256)) * 12_000
     assert run([*SESSION, "-c", "cat; echo end"], data=data).stdout == data + b"end\n"
     assert run(SESSION, data=b"echo from stdin\n").stdout == b"from stdin\n"
+
+
+def test_nobody_can_trace_it_while_it_looks_at_what_git_would_serve() -> None:
+    """Who could, would have it run anything in the place of git, unrecorded."""
+    code = """if True:
+        import ctypes, os, sys
+        from ttyscribe.cli.rec_session import launched
+        from ttyscribe.session import skip
+        def asked(*_):
+            print("dumpable", ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), flush=True)
+            os._exit(0)
+        skip.asks_git = asked
+        launched("-sh", ["-c", "git-upload-pack x"], dict(os.environb))
+    """
+    assert run([sys.executable, "-c", code]).stdout == b"dumpable 0\n"
