@@ -256,6 +256,30 @@ def test_a_reader_that_goes_away_ends_the_writer(bash: Side, ours: Side) -> None
     compared(bash, ours, cut_off)
 
 
+def test_who_waits_for_its_reader_to_go_away_sees_it(bash: Side, ours: Side) -> None:
+    """tail -f watches its output for that, also while it has nothing to write."""
+
+    def piped(side: Side) -> Result:
+        line = f"su {USER} -c 'echo up; exec tail -f /dev/null' | head -n 1"
+        return side.run(["bash", "-c", line + "; echo ${PIPESTATUS[0]}"])
+
+    compared(bash, ours, piped)
+
+    def closed(side: Side) -> Result:
+        # tail does not do so with a socket, which sshd makes of it.
+        waits = "import select; p = select.poll(); p.register(1, 0); exit(not p.poll(9000))"
+        reader, theirs = socket.socketpair()
+        with theirs:
+            process = side.start(
+                "-c", f"echo up; exec /usr/bin/python3 -c '{waits}'", stdout=theirs
+            )
+        shown = reader.recv(3)
+        reader.close()
+        return Result(shown, b"", process.wait(30))
+
+    compared(bash, ours, closed)
+
+
 @pytest.mark.parametrize(("command", "status"), [("seq 1 1000", 1), ("seq 1 1000; exit 5", 5)])
 def test_output_that_no_disk_takes_is_told_and_is_no_success(
     ours: Side, command: str, status: int

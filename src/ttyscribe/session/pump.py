@@ -68,7 +68,8 @@ _PROMPT = termios.ECHO | termios.ICANON
 _STARS = bytes(byte if byte in b"\r\n" else ord("*") for byte in range(256))
 _FURTHER = bytes(range(0x80, 0xC0))
 
-_IN = select.POLLIN | select.POLLHUP | select.POLLERR
+_END = select.POLLHUP | select.POLLERR
+_IN = select.POLLIN | _END
 
 
 class Pump:
@@ -258,8 +259,10 @@ class Pump:
     def _add(self, relay: Relay, family: list[Relay]) -> None:
         family.append(relay)
         self._handlers[relay.fd] = lambda _: self._carry(relay)
-        self._handlers[relay.sink.fd] = lambda _: self._drain(relay)
+        self._handlers[relay.sink.fd] = lambda ready: self._drain(relay, ready)
         self._poll.register(relay.fd, _IN)
+        if relay.kind == OUTPUT and relay.sink.tells_end:
+            self._poll.register(relay.sink.fd, 0)
 
     def _carry(self, relay: Relay) -> None:
         """Capture, log, deliver."""
@@ -297,7 +300,10 @@ class Pump:
                 relay.sink.write(data)
                 self._after_write(relay)
 
-    def _drain(self, relay: Relay) -> None:
+    def _drain(self, relay: Relay, ready: int) -> None:
+        if not relay.sink.pending and ready & _END:
+            # Nobody reads any more: who waits for that (tail -f) is to see it, too.
+            relay.sink.gone = True
         relay.sink.drain()
         self._after_write(relay)
 
@@ -311,6 +317,8 @@ class Pump:
             relay.draining = bool(pending)
             if pending:
                 self._poll.register(sink.fd, select.POLLOUT)
+            elif relay.kind == OUTPUT and sink.tells_end:
+                self._poll.register(sink.fd, 0)
             else:
                 self._poll.unregister(sink.fd)
         if (pending > _LAG) != relay.paused:

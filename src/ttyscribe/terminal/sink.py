@@ -57,11 +57,13 @@ class Sink:
     write takes what can be taken now and keeps the rest in pending, in order;
     the pump polls fd for output while something is pending. gone is True once the
     reader went away, or can take no more, which lost then gives the reason of: what
-    comes then is dropped.
+    comes then is dropped. tells_end says that poll(2) tells when the last reader goes,
+    and that no other one can come.
     """
 
     __slots__ = (
-        "_own", "_socket", "_stage", "_staged", "fd", "gone", "lost", "pending", "user_fd",
+        "_own", "_socket", "_stage", "_staged", "fd", "gone", "lost", "pending", "tells_end",
+        "user_fd",
     )  # fmt: skip
 
     def __init__(self, fd: int, *, ours: bool = False) -> None:
@@ -76,12 +78,15 @@ class Sink:
         self._stage: tuple[int, int] | None = None
         self._staged = 0
         self._socket: _socket.socket | None = None
+        self.tells_end = False
         if ours:
             return
         mode = os.fstat(fd).st_mode
         if stat.S_ISSOCK(mode):
+            self.tells_end = True
             self._socket = _socket.socket(fileno=os.dup(fd))
         elif stat.S_ISCHR(mode) or stat.S_ISFIFO(mode):
+            self.tells_end = stat.S_ISFIFO(mode) and _is_nameless(fd)
             own = -1
             if os.isatty(fd) or stat.S_ISFIFO(mode):
                 own = _reopen(fd, mode)
@@ -151,6 +156,15 @@ class Sink:
         sent = os.splice(read, self.fd, self._staged, flags=os.SPLICE_F_NONBLOCK)
         self._staged -= sent
         return sent
+
+
+def _is_nameless(pipe: int) -> bool:
+    """Whether it is no FIFO, which others may open later."""
+    ours = os.pipe()
+    same = os.fstat(ours[0]).st_dev == os.fstat(pipe).st_dev
+    for fd in ours:
+        os.close(fd)
+    return same
 
 
 def _open_stage() -> tuple[int, int]:
