@@ -202,14 +202,8 @@ class Side:
         master, slave = os.openpty()
         try:
             os.fchown(slave, pwd.getpwnam(user).pw_uid, -1)
-            process = self.start(
-                *arguments,
-                user=user,
-                stdin=slave,
-                stdout=slave,
-                stderr=slave,
-                **how,  # type: ignore[arg-type]
-            )
+            fds = dict.fromkeys(("stdin", "stdout", "stderr"), slave)
+            process = self.start(*arguments, user=user, **{**fds, **how})  # type: ignore[arg-type]
             os.close(slave)
             shown = b""
             with contextlib.suppress(OSError):

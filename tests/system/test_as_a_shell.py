@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -278,6 +279,35 @@ def test_who_waits_for_its_reader_to_go_away_sees_it(bash: Side, ours: Side) -> 
         return Result(shown, b"", process.wait(30))
 
     compared(bash, ours, closed)
+
+
+def test_what_goes_to_another_terminal_arrives_there(bash: Side, ours: Side) -> None:
+    def apart(side: Side) -> Result:
+        with contextlib.ExitStack() as stack:
+            master, slave = os.openpty()
+            stack.callback(os.close, master)
+            with open(slave, "wb", 0) as other:
+                shown = side.on_terminal("-c", "echo out; echo err >&2", stderr=other)
+            return Result(shown.out, os.read(master, 64), shown.status)
+
+    compared(bash, ours, apart, terminal=True)
+
+
+def test_its_own_pipes_can_be_opened_by_name(bash: Side, ours: Side) -> None:
+    """Where the caller's are the user's, as under cron."""
+    line = "echo out >/dev/stdout; echo err >/dev/stderr; exit 3"
+
+    def started(side: Side) -> Result:
+        out, err = os.pipe(), os.pipe()
+        uid = pwd.getpwnam(USER).pw_uid
+        for fd in (out[1], err[1]):
+            os.fchown(fd, uid, -1)
+        with open(out[1], "wb") as stdout, open(err[1], "wb") as stderr:
+            process = side.start("-c", line, stdout=stdout, stderr=stderr)
+        with open(out[0], "rb") as shown, open(err[0], "rb") as told:
+            return Result(shown.read(), told.read(), process.wait(30))
+
+    compared(bash, ours, started)
 
 
 @pytest.mark.parametrize(("command", "status"), [("seq 1 1000", 1), ("seq 1 1000; exit 5", 5)])

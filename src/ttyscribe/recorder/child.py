@@ -13,6 +13,7 @@ import functools
 import os
 import signal
 import socket
+import stat
 import struct
 from typing import TYPE_CHECKING
 
@@ -233,6 +234,9 @@ class Session:
         rights = struct.pack(f"{len(passed)}i", *passed)
         self.connection.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
         for fd in set(passed) - {ends.slave}:
+            # Whoever owns a pipe may open it by name, as /dev/stdout.
+            if stat.S_ISFIFO(os.fstat(fd).st_mode):
+                os.fchown(fd, self.peer.uid, self.peer.gid)
             os.close(fd)
         ends.child = [-1, -1, -1]
 

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The two sides that a session is recorded between: the user's and the shell's.
 
-Each of the user's three standard descriptors that is a terminal is a pty for
-the shell; each other one that is recorded is a pipe of its own (a socket pair
-where it is a socket: shells look), so that stdout and stderr stay apart; and one
-that is not recorded goes to the shell as it is. A socket takes what is written to it on
-any descriptor: as standard input it is a pair of ours, whose both ways are relayed.
+Each of the user's three standard descriptors that is their terminal, the first
+that is any, is a pty for the shell; each other one that is recorded is a pipe of its
+own (a socket pair where it is a socket: shells look), so that stdout and stderr stay
+apart; and one that is not recorded goes to the shell as it is. A socket takes what is
+written to it on any descriptor: as standard input it is a pair of ours, whose both
+ways are relayed.
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ import _socket
 import fcntl
 import os
 import stat
+import sys
 import termios
 
 from ttyscribe.errors import TerminalError, reason
 from ttyscribe.terminal.raw import copy_window
 
 _NONE = -1
+# Asks a terminal for its device number (ioctl_tty(2)); Python has no name for it. The
+# kernel's encoding in 32 bits is as os.makedev makes it.
+_TIOCGDEV = 0x80045432
 
 
 class Ends:
@@ -59,6 +64,8 @@ def open_ends(fds: tuple[int, int, int], *, log_input: bool, log_output: bool) -
         if any(terminals):
             ends.terminal = fds[terminals.index(True)]
             ends.master, ends.slave = _open_pty(ends.terminal)
+            # What goes to another terminal is to arrive there.
+            terminals = [fd >= 0 and _same(fd, ends.terminal) for fd in fds]
         for number, fd in enumerate(fds):
             if fd < 0:
                 continue
@@ -136,7 +143,16 @@ def shut_down(fd: int, way: int) -> None:
 
 def _same(one: int, other: int) -> bool:
     first, second = os.fstat(one), os.fstat(other)
-    return (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
+    if (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino):
+        return True
+    # A terminal has other names: /dev/tty.
+    return os.isatty(one) and os.isatty(other) and device_of(one) == device_of(other)
+
+
+def device_of(terminal: int) -> int:
+    """The number of the device that a terminal is, as os.makedev makes it. Raises OSError."""
+    number = fcntl.ioctl(terminal, _TIOCGDEV, bytes(4))
+    return int.from_bytes(number, sys.byteorder)
 
 
 def _is_stream(fd: int) -> bool:

@@ -5,22 +5,17 @@ from __future__ import annotations
 
 import _socket
 import errno
-import fcntl
 import os
 import stat
-import sys
 
 from ttyscribe.errors import reason
-from ttyscribe.terminal.ends import above_standard, shut_down
+from ttyscribe.terminal.ends import above_standard, device_of, shut_down
 
 # What a pipe of ours takes, if nobody made it smaller (pipe(7)).
 _PIPE_SIZE = 65536
 # Nobody is there to deliver to: of a pipe, a terminal that hung up, a socket.
 _GONE = (errno.EPIPE, errno.EIO, errno.ECONNRESET, errno.ENOTCONN)
 
-
-# Asks a terminal for its device number (ioctl_tty(2)); Python has no name for it.
-_TIOCGDEV = 0x80045432
 
 
 def open_nonblocking(fd: int) -> int:
@@ -41,9 +36,7 @@ def open_nonblocking(fd: int) -> int:
     except OSError:
         return -1
     try:
-        number = int.from_bytes(fcntl.ioctl(own, _TIOCGDEV, bytes(4)), sys.byteorder)
-        # The kernel's encoding of a device number in 32 bits, as os.makedev makes it.
-        if number == os.fstat(fd).st_rdev:
+        if device_of(own) == os.fstat(fd).st_rdev:
             return own
     except OSError:
         pass
