@@ -12,6 +12,7 @@ import random
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -291,6 +292,25 @@ def test_what_goes_to_another_terminal_arrives_there(bash: Side, ours: Side) -> 
             return Result(shown.out, os.read(master, 64), shown.status)
 
     compared(bash, ours, apart, terminal=True)
+
+
+def test_signals_that_the_caller_blocked_stay_so_and_keep_no_session_from_its_end(
+    bash: Side, ours: Side
+) -> None:
+    line = "import os, signal, sys; signal.pthread_sigmask(0, signal.valid_signals())"
+    shell = "os.execv(sys.argv[1], ['-', '-c', 'grep SigBlk /proc/$$/status; exit 3'])"
+
+    def blocked(side: Side) -> Result:
+        account = pwd.getpwnam(USER)
+        command = [sys.executable, "-c", f"{line}; {shell}", side.shell]
+        env = {"HOME": account.pw_dir, "LOGNAME": USER, "PATH": PATH}
+        done = subprocess.run(
+            command, user=USER, group=account.pw_gid, extra_groups=[], env=env, cwd="/",
+            capture_output=True, timeout=30, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        return Result(done.stdout, done.stderr, done.returncode)
+
+    compared(bash, ours, blocked)
 
 
 def test_its_own_pipes_can_be_opened_by_name(bash: Side, ours: Side) -> None:

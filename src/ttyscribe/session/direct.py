@@ -260,6 +260,8 @@ class _Direct:
             # What the caller ignores (nohup) stays ignored, by us and by the shell.
             if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGCHLD:
                 signal.signal(number, _noted)
+        # What the caller blocked, the shell gets blocked, but we have to hear of its end.
+        self._child.blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, watched)
 
     def _on_signal(self) -> None:
         for number in set(os.read(self._wake, 512)):

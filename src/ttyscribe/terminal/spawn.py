@@ -46,10 +46,11 @@ class Child:
     """A program to be started: the file to run (looked up in PATH if it has no slash),
     its whole argument vector including argv[0], and its environment, all in bytes or text.
 
-    ignored are the signals of those that Python ignores that the program is to ignore too.
+    ignored are the signals of those that Python ignores that the program is to ignore too,
+    blocked those that it is to block: None for those that we do.
     """
 
-    __slots__ = ("argv", "environ", "ignored", "path")
+    __slots__ = ("argv", "blocked", "environ", "ignored", "path")
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class Child:
         self.argv = list(argv)
         self.environ = dict(environ)
         self.ignored = ignored
+        self.blocked: set[int] | None = None
 
 
 def spawn(
@@ -150,6 +152,8 @@ def _become(child: Child, fds: tuple[int, int, int], terminal: int) -> NoReturn:
 
 
 def _exec(child: Child) -> NoReturn:
+    if child.blocked is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, child.blocked)
     for number in _PYTHON_IGNORES:
         signal.signal(number, signal.SIG_IGN if number in child.ignored else signal.SIG_DFL)
     if _file_size:
