@@ -78,3 +78,9 @@ def test_file_that_the_user_could_change_chooses_nothing(folder: Path) -> None:
     file.write_text(f"{{{CHOSEN}}}")
     file.chmod(0o666)
     assert chosen(folder) == BUILT_IN
+
+
+def test_choice_is_none_where_a_link_leads_nowhere(folder: Path) -> None:
+    (folder / "rec-session.conf").write_text(f"{{{CHOSEN}}}")
+    (folder / "rec-session.conf.d/9.conf").symlink_to("/srv/nowhere.conf")
+    assert chosen(folder) == BUILT_IN

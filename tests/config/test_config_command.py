@@ -164,6 +164,16 @@ def test_an_installed_file_that_anybody_could_write_is_a_problem(
     assert "has mode 0666, so anybody can write to it" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["rec-session.conf", "rec-session.conf.d/a.conf", "play.conf.d"])
+def test_an_installed_link_that_leads_nowhere_is_a_problem(
+    etc: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (etc / "rec-session.conf.d").mkdir()
+    (etc / name).symlink_to("/srv/nowhere")
+    assert command.check([], None, False, str(etc)) == 1
+    assert f"the link {etc / name} leads to /srv/nowhere, which is not" in capsys.readouterr().out
+
+
 def test_show_prints_every_value(tmp_path: Path) -> None:
     file = tmp_path / "any.conf"
     file.write_text('{"latency": 3,\n "notice": "\\u001b[1mü\\u0085"}')

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 import subprocess
 import tempfile
@@ -168,6 +169,23 @@ def test_links_in_a_circle_are_an_error(etc: Path) -> None:
     (etc / "rec-session.conf.d/b.conf").symlink_to("b.conf")
     with pytest.raises(ConfigError, match="too many symbolic links"):
         login(etc)
+
+
+@pytest.mark.parametrize(
+    "what", ["rec-session.conf", "rec-session.conf.d/a.conf", "rec-session.conf.d", "."]
+)
+@pytest.mark.parametrize("user", [ALICE, None])
+def test_a_link_that_leads_nowhere_is_not_the_same_as_no_file(
+    etc: Path, what: str, user: int | None
+) -> None:
+    folder = etc / "inner"
+    shutil.copytree(etc, folder)
+    link = folder / what
+    link.rename(etc / "elsewhere")
+    assert load("rec-session", folder=str(folder), user=user, groups=()).values
+    link.symlink_to("../nowhere")
+    with pytest.raises(ConfigError, match=f"the link {link} leads to ../nowhere, which is not"):
+        load("rec-session", folder=str(folder), user=user, groups=())
 
 
 def test_in_a_sticky_folder_only_what_belongs_to_the_user_is_refused(etc: Path) -> None:

@@ -119,12 +119,13 @@ def read(path: str, user: User | None) -> str | None:
     """The text of a configuration file, or None if there is none.
 
     With a user, a file that this user could have changed is refused. Raises
-    ConfigError for that, for what can't be read, for more than LIMIT bytes, and
-    for what is not UTF-8.
+    ConfigError for that, for what can't be read (a link that leads nowhere, too),
+    for more than LIMIT bytes, and for what is not UTF-8.
     """
     try:
         fd = os.open(path, READ) if user is None else open_trusted(path, user)
     except FileNotFoundError:
+        refuse_dangling(path)
         return None
     except OSError as error:
         raise ConfigError(f"{path}: can't be read: {reason(error)}") from error
@@ -152,7 +153,8 @@ def decode(data: bytes, path: str) -> str:
 def drop_ins(folder: str, user: User | None) -> list[str]:
     """The paths of folder's *.conf files in lexical order; [] if there is no folder.
 
-    Raises ConfigError if the folder can't be read or the user could have changed it.
+    Raises ConfigError if the folder can't be read (a link that leads nowhere, too), or
+    the user could have changed it.
     """
     try:
         fd = (
@@ -161,6 +163,7 @@ def drop_ins(folder: str, user: User | None) -> list[str]:
             else open_trusted(folder, user, os.O_DIRECTORY)
         )
     except FileNotFoundError:
+        refuse_dangling(folder)
         return []
     except OSError as error:
         raise ConfigError(f"{folder}: can't be read: {reason(error)}") from error
@@ -170,6 +173,22 @@ def drop_ins(folder: str, user: User | None) -> list[str]:
     finally:
         os.close(fd)
     return [os.path.join(folder, name) for name in sorted(names)]
+
+
+def refuse_dangling(path: str) -> None:
+    """Raise ConfigError if path is not there because a symbolic link on it leads nowhere.
+
+    Who made the link meant a configuration to be there, so that it is not the same as none.
+    """
+    at = path
+    while at and not os.path.lexists(at):
+        at = os.path.dirname(at)
+    # It may have come since it was looked for.
+    if os.path.islink(at) and not os.path.exists(at):
+        raise ConfigError(
+            f"{path}: can't be read: the link {at} leads to {os.readlink(at)}, which is not there;"
+            " restore that, or remove the link"
+        )
 
 
 def open_trusted(path: str, user: User, flags: int = 0) -> int:
