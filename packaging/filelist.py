@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -87,6 +88,45 @@ def replace(path: Path, data: bytes, mode: int) -> None:
         os.fchmod(file.fileno(), mode)
         os.fsync(file.fileno())
     temporary.rename(path)
+
+
+def followed(place: Place, path: str) -> Path:
+    """The file itself that is to be replaced, where an admin made path a symbolic link.
+
+    Fails where somebody else than root (or than us, below a destdir) could lead it elsewhere.
+    """
+    target = place.target(path)
+    if not target.is_symlink():
+        return target
+    top = at = Path(place.destdir or "/")
+    rest = path.split("/")[::-1]
+    links = 0
+    while rest:
+        name = rest.pop()
+        if name in ("", ".", ".."):
+            at = at.parent if name == ".." and at != top else at
+            continue
+        step = at / name
+        if not os.path.lexists(step):
+            fail(f"{target}: the link leads to {step}, which is not there; correct the link")
+        status = step.lstat()
+        is_link, mode = stat.S_ISLNK(status.st_mode), status.st_mode
+        writable = mode & 0o002 or (mode & 0o020 and status.st_gid != 0)
+        if stat.S_ISDIR(mode) and mode & stat.S_ISVTX:
+            writable = 0  # what is in it is safe
+        if status.st_uid not in (0, os.geteuid()) or (writable and not is_link):
+            why = "which not only root can change; correct that"
+            fail(f"{target}: the link leads by {step}, {why}")
+        if not is_link:
+            at = step
+            continue
+        links += 1
+        if links > 40:  # as the kernel's own limit
+            fail(f"{target}: too many symbolic links; correct them")
+        leads = os.readlink(step)
+        rest += leads.split("/")[::-1]
+        at = top if leads.startswith("/") else at
+    return at
 
 
 def say(line: str) -> None:

@@ -219,6 +219,57 @@ def test_configuration_of_an_admin_stays(stage: Path) -> None:
     assert not default.exists()
 
 
+def test_links_of_an_admin_stay(stage: Path) -> None:
+    conf, elsewhere = stage / "etc/ttyscribe", stage / "srv/adm"
+    elsewhere.mkdir(parents=True)
+    (conf / "rec-session.conf").unlink()
+    (conf / "rec.conf").rename(elsewhere / "rec.conf")
+    (elsewhere / "shells").write_text("/bin/sh\n")
+    leads = {
+        conf / "rec-session.conf": "/srv/nowhere/rec-session.conf",
+        conf / "rec.conf": "../../srv/adm/rec.conf",
+        stage / "etc/shells": "/srv/adm/../adm/shells",  # as it is when the stage is the machine
+    }
+    for link, target in leads.items():
+        link.symlink_to(target)
+
+    out = run(INSTALL, "--destdir", stage)
+    assert {link: os.readlink(link) for link in leads} == leads
+    assert "kept your /etc/ttyscribe/rec-session.conf, a link that leads nowhere" in out
+    assert (elsewhere / "rec.conf").read_bytes() == (ROOT / "conf/rec.conf").read_bytes()
+    assert not (conf / "rec.conf.new").exists()
+    assert (elsewhere / "shells").read_text() == f"/bin/sh\n{SHELL}\n"
+
+    run(UNINSTALL, "--destdir", stage)
+    assert {link: os.readlink(link) for link in leads} == leads
+    assert (elsewhere / "shells").read_text() == "/bin/sh\n"
+    run(UNINSTALL, "--destdir", stage, "--purge")
+    assert not conf.exists()
+    assert (elsewhere / "rec.conf").exists()
+
+
+@pytest.mark.parametrize("program", [INSTALL, UNINSTALL])
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ("srv/open", "leads by {}, which not only root can change; correct that"),
+        ("srv/none", "leads to {}, which is not there; correct the link"),
+    ],
+)
+def test_a_list_of_shells_that_others_could_lead_elsewhere_changes_nothing(
+    stage: Path, program: Path, what: str, why: str
+) -> None:
+    (stage / "srv/open").mkdir(parents=True)
+    (stage / "srv/open").chmod(0o777)
+    (stage / "srv/open/shells").write_text("/bin/sh\n")
+    (stage / "etc/shells").symlink_to(f"/{what}/shells")
+    before = modes(stage)
+    done = subprocess.run([program, "--destdir", stage], capture_output=True, text=True)
+    told = f"{program.name}: {stage}/etc/shells: the link {why.format(stage / what)}\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", told)
+    assert modes(stage) == before
+
+
 def test_configuration_that_nobody_changed_follows_the_new_defaults(stage: Path) -> None:
     # An older version's default, as it was installed then.
     for folder in ("etc/ttyscribe", "usr/lib/ttyscribe/conf"):
