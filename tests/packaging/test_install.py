@@ -191,6 +191,23 @@ def test_uninstall_leaves_no_file(stage: Path) -> None:
     assert not (stage / "usr/lib/ttyscribe").exists()
 
 
+@pytest.mark.parametrize("name", ["etc/ttyscribe", "var/spool/ttyscribe"])
+def test_a_folder_that_an_admin_put_elsewhere_is_emptied_and_its_link_stays(
+    stage: Path, name: str
+) -> None:
+    folder, elsewhere = stage / name, stage / "srv/ttyscribe"
+    elsewhere.parent.mkdir()
+    folder.rename(elsewhere)
+    folder.symlink_to(elsewhere)
+    for _ in range(2):
+        out = run(UNINSTALL, "--destdir", stage)
+        assert f"kept {folder}, which is a link" in out and out.endswith("removed\n")
+        assert [path for path in stage.rglob("*") if not path.is_dir()] == []
+        assert folder.is_symlink() and not any(elsewhere.iterdir())
+    (other,) = {"etc/ttyscribe", "var/spool/ttyscribe"} - {name}
+    assert not (stage / other).exists()
+
+
 def test_uninstalling_twice_is_no_error(stage: Path) -> None:
     run(UNINSTALL, "--destdir", stage)
     run(UNINSTALL, "--destdir", stage)
