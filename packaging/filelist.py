@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import NamedTuple, NoReturn
 CHECKOUT = Path(__file__).resolve().parent.parent
 TABLE = CHECKOUT / "packaging" / "files"
 SHELLS = "/etc/shells"
+# What a file is called until it is whole.
+UNFINISHED = ".ttyscribe-new"
 # It is there where systemd is the machine's init, sd_booted(3).
 SYSTEMD = "/run/systemd/system"
 
@@ -81,13 +84,43 @@ def need_root(place: Place, program: str) -> None:
 
 def replace(path: Path, data: bytes, mode: int) -> None:
     """Write a file in one step, so that no reader meets half of it."""
-    temporary = path.with_name(f"{path.name}.ttyscribe-new")
+    temporary = path.with_name(path.name + UNFINISHED)
     temporary.unlink(missing_ok=True)
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(data)
         os.fchmod(file.fileno(), mode)
         os.fsync(file.fileno())
     temporary.rename(path)
+
+
+def unfinished_environment(place: Place) -> Path:
+    """Where the environment is built, and for a moment the one before it."""
+    path = place.target(place.one("environment").path)
+    return path.with_name(path.name + ".new")
+
+
+def remove_unfinished(place: Place, shells: Path) -> None:
+    """Remove what an installation that was killed has left. shells: the list of them itself."""
+    found = [unfinished_environment(place)]
+    folders = {shells.parent}
+    for entry in place.entries():
+        if entry.path.startswith("/") and entry.kind not in ("folder", "volatile", "shell"):
+            folders.add(place.target(entry.path if entry.source else os.path.dirname(entry.path)))
+    for folder in sorted(folders):
+        # compile-launcher's output has one name more until it is whole.
+        found += [*folder.glob(f"*{UNFINISHED}"), *folder.glob(f"*{UNFINISHED}.new")]
+    for path in found:
+        if os.path.lexists(path):
+            remove_tree(path)
+            say(f"removed {path}, which an interrupted installation has left")
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder and what is in it, or a link or file."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def followed(place: Place, path: str) -> Path:

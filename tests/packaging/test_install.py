@@ -9,6 +9,7 @@ import importlib.util
 import os
 import pwd
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from tests.driving import wait_until
 from tests.system.machine import LOCK
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,6 +150,54 @@ def test_doing_it_again_changes_nothing(stage: Path) -> None:
     before = modes(stage)
     run(INSTALL, "--destdir", stage)
     assert modes(stage) == before
+
+
+def killed(stage: Path, tmp_path: Path) -> None:
+    """Begin to install, and kill all of it as it compiles the login shell."""
+    scratch, reached = tmp_path / "tmp", tmp_path / "reached"
+    scratch.mkdir()
+    compiler = tmp_path / "cc"
+    compiler.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in *ttyscribe-rec-session*.new*)\n'
+        f'    while [ "$1" != -o ]; do shift; done; >"$2"; echo >{reached}; exec sleep 60;;\n'
+        "esac\n"
+        'exec cc "$@"\n'
+    )
+    compiler.chmod(0o755)
+    install = subprocess.Popen(
+        [INSTALL, "--destdir", stage],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "CC": str(compiler), "TMPDIR": str(scratch)},
+        start_new_session=True,
+    )
+    wait_until(reached.exists, "it compiles nothing", 60)
+    os.killpg(install.pid, signal.SIGKILL)
+    install.wait()
+    assert not any(scratch.iterdir())
+
+
+def test_what_an_installation_that_was_killed_has_left_goes(staged: Path, tmp_path: Path) -> None:
+    stage = tmp_path / "stage"
+    (stage / "etc").mkdir(parents=True)
+    killed(stage, tmp_path)
+    left = {"usr/lib/ttyscribe.new", "usr/bin/ttyscribe-rec-session.ttyscribe-new.new"}
+    assert left <= tree(stage)
+    # As killed a moment later.
+    for name in ("etc/shells", "usr/bin/ttyscribe-rec-session", "etc/ttyscribe/rec.conf"):
+        left.add(f"{name}.ttyscribe-new")
+        (stage / name).parent.mkdir(exist_ok=True)
+        (stage / f"{name}.ttyscribe-new").touch()
+    again = tmp_path / "again"
+    shutil.copytree(stage, again, symlinks=True)
+
+    out = run(UNINSTALL, "--destdir", stage)
+    assert all(f"removed {stage / name}, which an interrupted" in out for name in left)
+    assert [path for path in stage.rglob("*") if not path.is_dir()] == []
+    assert not (stage / "usr/lib/ttyscribe.new").exists()
+    run(INSTALL, "--destdir", again)
+    assert modes(again) == modes(staged)
 
 
 def test_another_prefix(tmp_path: Path) -> None:
