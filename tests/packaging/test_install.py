@@ -211,6 +211,29 @@ def test_another_prefix(tmp_path: Path) -> None:
     assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
 
 
+@pytest.mark.parametrize(
+    ("prefix", "why"),
+    [
+        ("/opt/tty scribe", "' ' can't be in this path"),
+        ("/opt/50%", "'%' can't be in this path"),
+        (
+            "/opt/" + "x" * 90,
+            "longer than 94 bytes, for which the first line of a script has no room",
+        ),
+    ],
+)
+def test_a_prefix_that_the_command_could_not_start_from_changes_nothing(
+    tmp_path: Path, prefix: str, why: str
+) -> None:
+    done = subprocess.run(
+        [INSTALL, "--destdir", tmp_path, "--prefix", prefix], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"install: --prefix {prefix}: {why}; choose a")
+    assert done.stderr.count("\n") == 1
+    assert tree(tmp_path) == set()
+
+
 @pytest.mark.parametrize("known_by", ["what was written down", "the list of shells", "a user"])
 def test_uninstalling_another_prefix_changes_nothing(stage: Path, known_by: str) -> None:
     if known_by != "what was written down":
