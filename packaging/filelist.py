@@ -99,10 +99,10 @@ def unfinished_environment(place: Place) -> Path:
     return path.with_name(path.name + ".new")
 
 
-def remove_unfinished(place: Place, shells: Path) -> None:
-    """Remove what an installation that was killed has left. shells: the list of them itself."""
+def remove_unfinished(place: Place, *edited: Path) -> None:
+    """Remove what an installation that was killed has left. edited: the system's own files."""
     found = [unfinished_environment(place)]
-    folders = {shells.parent}
+    folders = {path.parent for path in edited}
     for entry in place.entries():
         if entry.path.startswith("/") and entry.kind not in ("folder", "volatile", "shell"):
             folders.add(place.target(entry.path if entry.source else os.path.dirname(entry.path)))
@@ -160,6 +160,21 @@ def followed(place: Place, path: str) -> Path:
         rest += leads.split("/")[::-1]
         at = top if leads.startswith("/") else at
     return at
+
+
+def text_of(path: Path) -> str:
+    """A list of the system's, whatever encoding somebody wrote a comment in; "" for none."""
+    return path.read_text("utf-8", "surrogateescape") if path.exists() else ""
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write what text_of has read, changed, in one step."""
+    replace(path, text.encode("utf-8", "surrogateescape"), stat.S_IMODE(path.stat().st_mode))
+
+
+def shell_on(line: str) -> str:
+    """The shell on a line of /etc/shells, or "": there may be a comment, getusershell(3)."""
+    return line.partition("#")[0].strip()
 
 
 def say(line: str) -> None:

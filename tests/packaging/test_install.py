@@ -379,14 +379,14 @@ def test_undelivered_data_stays_and_is_named(stage: Path) -> None:
 
 def test_shells_gets_the_login_shell_once_and_loses_it_again(stage: Path) -> None:
     shells = stage / "etc/shells"
-    before = "# shells\n/bin/sh\n/bin/bash"
-    shells.write_text(before)
+    before = "# Schale f\xfcr alle\n/bin/sh\n/bin/bash"
+    shells.write_text(before, "latin-1")
     shells.chmod(0o644)
     for _ in range(2):
         run(INSTALL, "--destdir", stage)
-        assert shells.read_text() == f"{before}\n{SHELL}\n"
+        assert shells.read_text("latin-1") == f"{before}\n{SHELL}\n"
     run(UNINSTALL, "--destdir", stage)
-    assert shells.read_text() == before + "\n"
+    assert shells.read_text("latin-1") == before + "\n"
     assert stat.S_IMODE(shells.stat().st_mode) == 0o644
 
 
@@ -412,6 +412,32 @@ def test_users_of_our_shell_get_a_plain_one(stage: Path) -> None:
     for line in ("ann has the shell /bin/bash now", "ben has the shell /bin/zsh now"):
         assert line in out
     assert not (stage / link[1:]).is_symlink()
+
+
+def test_a_line_with_a_comment_in_the_list_of_shells_is_ours_too(stage: Path) -> None:
+    shells = stage / "etc/shells"
+    before = f"/bin/sh\n {SHELL}\t# recorded\n/bin/dash # {SHELL}\n"
+    shells.write_text(before)
+    run(INSTALL, "--destdir", stage)
+    assert shells.read_text() == before
+    run(UNINSTALL, "--destdir", stage)
+    assert shells.read_text() == f"/bin/sh\n/bin/dash # {SHELL}\n"
+
+
+def test_users_made_later_get_a_plain_shell(stage: Path) -> None:
+    (stage / "bin").mkdir()
+    (stage / "bin/bash").write_text("#!\n")
+    (stage / "bin/bash").chmod(0o755)
+    useradd, adduser = stage / "etc/default/useradd", stage / "etc/adduser.conf"
+    useradd.parent.mkdir()
+    useradd.write_text(f"# SHELL={SHELL}\nSHELL={SHELL}\nHOME=/home\n")
+    useradd.chmod(0o640)
+    adduser.write_text(f'DSHELL="{SHELL}" # all of them\nDHOME=/home\n')
+    out = run(UNINSTALL, "--destdir", stage)
+    assert f"new users get the shell /bin/bash now, by SHELL in {useradd}\n" in out
+    assert useradd.read_text() == f"# SHELL={SHELL}\nSHELL=/bin/bash\nHOME=/home\n"
+    assert stat.S_IMODE(useradd.stat().st_mode) == 0o640
+    assert adduser.read_text() == 'DSHELL="/bin/bash" # all of them\nDHOME=/home\n'
 
 
 @pytest.mark.parametrize(("listed", "shell"), [(True, "/bin/zsh"), (False, "/bin/bash")])
