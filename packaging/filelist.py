@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import stat
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -86,11 +89,15 @@ def replace(path: Path, data: bytes, mode: int) -> None:
     """Write a file in one step, so that no reader meets half of it."""
     temporary = path.with_name(path.name + UNFINISHED)
     temporary.unlink(missing_ok=True)
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(data)
-        os.fchmod(file.fileno(), mode)
-        os.fsync(file.fileno())
-    temporary.rename(path)
+    try:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(data)
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def unfinished_environment(place: Place) -> Path:
@@ -99,28 +106,85 @@ def unfinished_environment(place: Place) -> Path:
     return path.with_name(path.name + ".new")
 
 
-def remove_unfinished(place: Place, *edited: Path) -> None:
-    """Remove what an installation that was killed has left. edited: the system's own files."""
+def files(place: Place) -> list[Path]:
+    """All files but those in the environment, and the new defaults beside an admin's."""
+    environment = place.target(place.one("environment").path)
+    found = [
+        place.target(entry.path)
+        for entry in place.entries("launcher", "command", "tmpfiles", "prefix")
+    ]
+    for entry in place.entries("file", "unit", "config"):
+        paths = [place.target(entry.path) / source.name for source in entry.sources()]
+        found += paths
+        if entry.kind == "config":
+            found += [path.with_name(f"{path.name}.new") for path in paths]
+    return [path for path in found if not path.is_relative_to(environment)]
+
+
+def folders(place: Place) -> list[Path]:
+    return [place.target(entry.path) for entry in place.entries("folder", "volatile")]
+
+
+def unfinished(place: Place, *edited: Path) -> list[Path]:
+    """What an installation that was interrupted has left. edited: the system's own files."""
     found = [unfinished_environment(place)]
-    folders = {path.parent for path in edited}
-    for entry in place.entries():
-        if entry.path.startswith("/") and entry.kind not in ("folder", "volatile", "shell"):
-            folders.add(place.target(entry.path if entry.source else os.path.dirname(entry.path)))
-    for folder in sorted(folders):
+    for folder in sorted({path.parent for path in (*files(place), *edited)}):
         # compile-launcher's output has one name more until it is whole.
         found += [*folder.glob(f"*{UNFINISHED}"), *folder.glob(f"*{UNFINISHED}.new")]
-    for path in found:
-        if os.path.lexists(path):
-            remove_tree(path)
-            say(f"removed {path}, which an interrupted installation has left")
+    return [path for path in found if os.path.lexists(path)]
+
+
+def remove_unfinished(place: Place, *edited: Path) -> None:
+    for path in unfinished(place, *edited):
+        remove_tree(path)
+        say(f"removed {path}, which an interrupted installation has left")
+
+
+def need_writable(paths: Iterable[Path], outcome: str, program: str) -> None:
+    """Fail where one of these can't be made, replaced or removed."""
+    for path in paths:
+        folder = path.parent
+        while not os.path.lexists(folder):
+            folder = folder.parent
+        if not folder.is_dir():
+            fail(f"{folder}: is not a folder; {outcome}; move it away", program)
+        if os.access(folder, os.W_OK | os.X_OK):
+            continue
+        if os.statvfs(folder).f_flag & os.ST_RDONLY:
+            why, remedy = "read-only file system", "mount it writable"
+        else:
+            why, remedy = "not allowed", "see who may change it"
+        fail(f"{folder}: can't be changed: {why}; {outcome}; {remedy}, and run this again", program)
+
+
+@contextlib.contextmanager
+def in_one_line(outcome: str, program: str) -> Iterator[None]:
+    """Fail in one line where the system refuses something, or somebody ends us."""
+
+    def end(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, end)
+    try:
+        yield
+    except OSError as error:
+        why = f"{error.filename2 or error.filename}: {error.strerror}"
+        if isinstance(error, shutil.Error):  # of many files
+            _, target, reason = error.args[0][0]
+            why = f"{target}: {reason}"
+        fail(f"{why}; {outcome}; correct that, and run this again", program)
+    except KeyboardInterrupt:
+        fail(f"interrupted; {outcome}", program)
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder and what is in it, or a link or file."""
+    """Remove a folder and what is in it, or a link or file, if there is one."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    elif os.path.lexists(path):  # a read-only file system refuses even if there is none
+        path.unlink()
 
 
 def followed(place: Place, path: str) -> Path:

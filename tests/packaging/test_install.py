@@ -200,6 +200,75 @@ def test_what_an_installation_that_was_killed_has_left_goes(staged: Path, tmp_pa
     assert modes(again) == modes(staged)
 
 
+@pytest.mark.parametrize("name", ["usr", "etc"])
+@pytest.mark.parametrize("program", [INSTALL, UNINSTALL])
+def test_nothing_begins_on_a_read_only_file_system(stage: Path, program: Path, name: str) -> None:
+    (stage / "etc/shells").write_text(f"/bin/sh\n{SHELL}\n")
+    (stage / "etc/passwd").write_text(f"ann:x:1001:1001::/:{SHELL}\n")
+    before = contents(stage)
+    folder = stage / name
+    done = read_only(folder, program, "--destdir", stage)
+    verb = "installed" if program is INSTALL else "removed"
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"packaging/{program.name}: {folder}/")
+    assert done.stderr.endswith(
+        f": can't be changed: read-only file system; nothing was {verb};"
+        " mount it writable, and run this again\n"
+    )
+    assert done.stderr.count("\n") == 1
+    assert contents(stage) == before
+
+
+def test_uninstalling_twice_is_no_error_on_a_read_only_file_system_either(stage: Path) -> None:
+    run(UNINSTALL, "--destdir", stage)
+    done = read_only(stage, UNINSTALL, "--destdir", stage)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "removed\n", "")
+
+
+def read_only(folder: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a command for which all below a folder is read-only."""
+    mount = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
+    return subprocess.run(
+        ["unshare", "-m", "sh", "-c", mount, folder, *command], capture_output=True, text=True
+    )
+
+
+def contents(stage: Path) -> dict[str, tuple[int, bytes]]:
+    """Every path, its mode, and what is in it."""
+    return {
+        path: (mode, (stage / path).read_bytes() if stat.S_ISREG(mode) else b"")
+        for path, mode in modes(stage).items()
+    }
+
+
+@pytest.mark.parametrize("upgrade", [False, True])
+def test_an_installation_that_fails_at_its_end_leaves_all_as_it_was(
+    staged: Path, tmp_path: Path, upgrade: bool
+) -> None:
+    stage = tmp_path / "stage"
+    if upgrade:
+        shutil.copytree(staged, stage, symlinks=True)
+        for name in ("bin/ttyscribe", "bin/ttyscribe-rec-session", "lib/ttyscribe/conf/rec.conf"):
+            (stage / "usr" / name).write_text("of before")
+        (stage / "etc/ttyscribe/rec.conf").write_text("of before")
+        (stage / "etc/ttyscribe/prefix").unlink()
+        (stage / "usr/share/man/man1/ttyscribe.1").unlink()
+        (stage / "usr/share/man/man1/ttyscribe.1").symlink_to("elsewhere")
+    # What is written last, and can't be.
+    blocked = stage / "etc/ttyscribe/prefix"
+    blocked.mkdir(parents=True)
+    shells = stage / "etc/shells"
+    shells.write_text("/bin/sh\n")
+    before = contents(stage)
+    done = subprocess.run([INSTALL, "--destdir", stage], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"packaging/install: {blocked}: Is a directory; nothing was installed;"
+        " correct that, and run this again\n"
+    )
+    assert contents(stage) == before
+
+
 def test_another_prefix(tmp_path: Path) -> None:
     run(INSTALL, "--destdir", tmp_path, "--prefix", "/opt/rec")
     assert (tmp_path / "opt/rec/bin/ttyscribe").exists()
