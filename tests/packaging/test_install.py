@@ -326,6 +326,24 @@ def test_uninstalling_another_prefix_changes_nothing(stage: Path, known_by: str)
     assert tree(stage) == before
 
 
+def test_what_was_interrupted_at_another_prefix_goes_and_the_installation_stays(
+    stage: Path,
+) -> None:
+    before = contents(stage)
+    left = stage / "opt/rec/lib/ttyscribe.new"
+    (left / "lib").mkdir(parents=True)
+    done = subprocess.run(
+        [UNINSTALL, "--destdir", stage, "--prefix", "/opt/rec"], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stdout == f"removed {left}, which an interrupted installation has left\n"
+    assert done.stderr.endswith("but one at /usr: use --prefix /usr; nothing else was removed\n")
+    left.parent.rmdir()
+    (stage / "opt/rec").rmdir()
+    (stage / "opt").rmdir()
+    assert contents(stage) == before
+
+
 def test_uninstall_leaves_no_file(stage: Path) -> None:
     run(UNINSTALL, "--destdir", stage)
     assert [path for path in stage.rglob("*") if not path.is_dir()] == []
