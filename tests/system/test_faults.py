@@ -405,6 +405,104 @@ def test_service_that_is_required_and_missing(
         machine.start_recorder()
 
 
+# What a user does to the recording's files while it runs; all of it reached the writer.
+HARMS = {
+    "spool file": "rm -f ~/.local/state/ttyscribe/spool/*",
+    "state folder": "rm -rf ~/.local/state",
+    "spool folder's mode": "chmod 0 ~/.local/state/ttyscribe/spool",
+}
+
+
+@pytest.mark.parametrize("ours", ["direct"], indirect=True)
+@pytest.mark.parametrize("on_failure", ["deny", "allow"])
+@pytest.mark.parametrize("user", [USER, "root"])
+@pytest.mark.parametrize("harm", HARMS)
+def test_session_that_has_begun_is_not_begun_again(
+    ours: Side, log: SystemLog, harm: str, user: str, on_failure: str
+) -> None:
+    assert ours.values is not None
+    outcome = {"on_failure": on_failure, "on_failure_root": on_failure}
+    ours.machine.configure({**ours.values, **outcome})
+    home = Path(f"/home/of-{user}")
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir()
+    shutil.chown(home, user, user)
+    env = {"HOME": str(home), "PATH": sides.PATH}
+    script = f"echo x >> ~/runs; {HARMS[harm]}; exit 7"
+    before = set(ours.recordings())
+    result = ours.started("-c", script, user=user, env=env)
+    assert (result.out, result.err, result.status) == (b"", b"", 7)
+    shutil.rmtree(home / ".local", ignore_errors=True)
+    result = ours.on_terminal("-c", script, user=user, env=env)
+    assert (result.out.count(b"ttyscribe"), result.status) == (0, 7)
+    assert (home / "runs").read_text() == "x\n" * 2
+    assert len(set(ours.recordings()) - before) == 2
+    assert log.alerts() == []
+
+
+@pytest.mark.parametrize("ours", ["direct"], indirect=True)
+def test_loss_at_the_end_is_one_alert_and_keeps_the_status(
+    machine: OwnMachine, ours: Side, log: SystemLog
+) -> None:
+    assert ours.values is not None
+    values = {**ours.values, "writer": "journal", "on_failure": "allow"}
+    machine.configure({**values, "limit": {"action": "pass"}})
+    script = "echo x >> ~/runs; rm -rf ~/.local/state; read x; echo more; exit 7"
+    Path(f"/home/{USER}/runs").unlink(missing_ok=True)
+    with machine.journald() as daemon:
+        process = ours.start("-c", script, stdin=subprocess.PIPE)
+        wait_until(Path(f"/home/{USER}/runs").exists, "the session does not begin")
+        daemon.kill()
+        daemon.wait()
+        Path("/dev/log").unlink()
+        again = SystemLog()
+        try:
+            out, err = process.communicate(b"go\n", timeout=30)
+            alerts = again.alerts()
+        finally:
+            again.close()
+    assert (out, process.returncode) == (b"more\n", 7)
+    assert Path(f"/home/{USER}/runs").read_text() == "x\n"
+    assert err.count(b"\n") == 1 and b"file was removed" in err
+    (alert,) = alerts
+    assert b"a recording is not complete" in alert and b"is lost" in alert
+
+
+def processes_of(user: str) -> list[str]:
+    """All of a user's processes, those included that nobody has waited for."""
+    found = subprocess.run(["ps", "-o", "pid=", "-U", user], stdout=subprocess.PIPE, check=False)
+    return found.stdout.decode().split()
+
+
+# Jobs that use up all processes of their user, and write on when the shell has ended.
+CROWD = (
+    "echo x >> ~/runs; perl -e 'for (;;) { my $p = fork(); if (defined $p && !$p) "
+    '{ $| = 1; sleep 2; print "job\\n"; exit } last if time > $^T + 1 }\' & sleep 0.5; exit 7'
+)
+
+
+@pytest.mark.parametrize("ours", ["direct"], indirect=True)
+@pytest.mark.parametrize("on_failure", ["deny", "allow"])
+def test_jobs_that_leave_no_process_to_record_them_are_recorded_nonetheless(
+    ours: Side, log: SystemLog, on_failure: str
+) -> None:
+    assert ours.values is not None
+    ours.machine.configure({**ours.values, "on_failure": on_failure})
+    Path(f"/home/{USER}/runs").unlink(missing_ok=True)
+    before = set(ours.recordings())
+    limit = len(processes_of(USER)) + 12
+    result = ours.started("-c", CROWD, limits={resource.RLIMIT_NPROC: limit})
+    assert (result.err, result.status) == (b"", 7)
+    assert result.out.count(b"job\n") > 2
+    assert Path(f"/home/{USER}/runs").read_text() == "x\n"
+    (rec,) = set(ours.recordings()) - before
+    decoder = Decoder()
+    messages = ours.recordings()[rec]
+    held = [data for m in messages for _, kind, data in decoder.decode(m) if kind == OUTPUT]
+    assert b"".join(held) == result.out
+    assert log.alerts() == []
+
+
 LINES = 300_000
 
 

@@ -118,7 +118,7 @@ class Recorder:
                     recording,
                     {"event": "start"},
                     on_outage=on_outage,
-                    tell_kept=tell_kept,
+                    tell_admin=tell_kept,
                 )
             except BaseException as error:
                 os.write(2, repr(error).encode())

@@ -158,10 +158,12 @@ class Login:
             return error.status
         except TtyscribeError as error:
             if isinstance(error, WriterError) and error.code is not None:
-                # The session is over; the recording of it is not complete.
-                self._tell_admin(f"a recording is not complete: {error}")
+                from ttyscribe.session.direct import NOT_COMPLETE
+
+                # The session is over, and its outcome remains what it was.
+                self._tell_admin(f"{NOT_COMPLETE}: {error}")
                 complain(f"ttyscribe: {printable(str(error))}")
-                return error.code or 1
+                return error.code
             return self._cannot_record(str(error))
         except Exception as error:  # whatever it is, a login must come to the chosen outcome
             why = f"internal error: {type(error).__name__}: {error}"
@@ -307,7 +309,7 @@ class Login:
             log_output=values["log"]["output"],
             hide_passwords=not values["log"]["passwords"],
             on_outage=values["on_outage"],
-            tell_kept=self._tell_admin,
+            tell_admin=self._tell_admin,
             begun=lambda: self._begun(notice),
             lock=lock,
             login_record=LoginRecord(),
@@ -372,7 +374,7 @@ class Login:
     def _tell_admin(self, line: str) -> None:
         from ttyscribe.session.alert import alert
 
-        alert(f"user {self.uid}: {line}")
+        alert(f"user {self.uid}: {printable(line)}")
 
     def _warn(self, line: str) -> None:
         from ttyscribe.session.alert import warn

@@ -27,6 +27,10 @@ else:
     import _signal as signal
 
 
+# What the admin is told of a session that is over, and not in the recording as a whole.
+NOT_COMPLETE = "a recording is not complete"
+
+
 class Outcome:
     """How a session ended: the shell's exit status, or the signal that ended it (else 0)."""
 
@@ -63,7 +67,7 @@ def record_session(
     log_output: bool = True,
     hide_passwords: bool = True,
     on_outage: str = "freeze",
-    tell_kept: Callable[[str], None] | None = None,
+    tell_admin: Callable[[str], None] | None = None,
     begun: Callable[[], None] | None = None,
     lock: Lock | None = None,
     login_record: LoginRecord | None = None,
@@ -74,14 +78,15 @@ def record_session(
     fds stand for standard input, output and error, -1 for one that is closed.
     start is the start member of the first message. on_outage tells what happens
     when no more can be recorded: "freeze" the terminal until it can, or "end" the
-    session. tell_kept is called with one line if the recording's end waits in
-    the spool, because its writer is down; begun is called once the session is sure to
-    be recorded. lock is held on the shell's terminal, and login_record tells of it,
-    while the session lasts. With relay_all the bytes of
-    all pipes pass through us, even where they are not logged. The terminal has its
-    mode back when this returns or raises. Raises SpawnError if the child can't be started,
+    session. tell_admin is called with one line if the recording's end waits in the spool,
+    because its writer is down, or is lost when nobody waits for us; begun is
+    called once the session is sure to be recorded. lock is held on the shell's terminal,
+    and login_record tells of it, while the session lasts. With relay_all the bytes of all
+    pipes pass through us, even where they are not logged. The terminal has its mode back
+    when this returns or raises. Raises SpawnError if the child can't be started,
     and WriterError if the recording could not be written in full; its
-    code then tells how the session itself ended.
+    code then tells how the session itself ended. Once the child has started, nothing else is
+    raised: whatever failed, it is not to be started again.
     """
     ends = open_ends(
         fds,
@@ -94,7 +99,7 @@ def record_session(
     recording.start(start, window)
     if begun is not None:
         begun()
-    session = _Direct(child, recording, ends, hide_passwords, on_outage, tell_kept)
+    session = _Direct(child, recording, ends, hide_passwords, on_outage, tell_admin)
     if login_record is None or ends.master < 0:
         return session.run()
     session.login_record = login_record
@@ -112,14 +117,14 @@ class _Direct:
         ends: Ends,
         hide_passwords: bool,
         on_outage: str,
-        tell_kept: Callable[[str], None] | None,
+        tell_admin: Callable[[str], None] | None,
     ) -> None:
         self._child = child
         self._recording = recording
         self._ends = ends
         self._hide_passwords = hide_passwords
         self._end_at_outage = on_outage == "end"
-        self._tell_kept = tell_kept
+        self._tell_admin = tell_admin
         self._raw = RawMode(ends.terminal) if ends.terminal >= 0 else None
         self._pid = 0
         self._wait_status: int | None = None
@@ -128,6 +133,14 @@ class _Direct:
         self.login_record: LoginRecord | None = None
 
     def run(self) -> Outcome:
+        try:
+            return self._run()
+        except Exception as error:
+            if not self._pid or (isinstance(error, WriterError) and error.code is not None):
+                raise
+            raise self._fault(error, self._outcome()) from error
+
+    def _run(self) -> Outcome:
         self._catch_signals()
         pump = self._pump = Pump(self._ends, self._recording, hide_passwords=self._hide_passwords)
         end = self._end_at_once if self._end_at_outage else None
@@ -152,8 +165,9 @@ class _Direct:
             if not self._pid:
                 raise
             # A fault of ours ends the session: nothing goes on unrecorded.
+            outcome = None if self._wait_status is None else self._outcome()
             self._end_at_once()
-            raise self._failed(error) from error
+            raise self._failed(error, outcome) from error
         finally:
             if self._raw is not None:
                 self._raw.leave()
@@ -191,8 +205,8 @@ class _Direct:
         try:
             self._recording.finish(outcome.member(), self._told_to_end)
         except WriterError as error:
-            if error.kept and self._tell_kept is not None:
-                self._tell_kept(str(error))
+            if error.kept and self._tell_admin is not None:
+                self._tell_admin(str(error))
                 return
             error.code = outcome.code()
             raise
@@ -200,20 +214,28 @@ class _Direct:
     @staticmethod
     def _complain(line: str) -> None:
         try:
-            os.write(2, f"{line}\n".encode())
+            os.write(2, f"{line}\n".encode("utf-8", "replace"))
         except OSError:
             pass
 
-    def _failed(self, error: Exception) -> WriterError:
-        """What a fault of ours becomes; what was captured before it is still written."""
-        what = f"the recorder failed: {type(error).__name__}: {error}"
+    def _failed(self, error: Exception, outcome: Outcome | None) -> WriterError:
+        """What a fault of ours becomes; what was captured before it is still written.
+
+        outcome is the shell's, None if it was we who ended it.
+        """
+        failed = self._fault(error, outcome or Outcome(1))
+        ended = outcome or Outcome(0, signal.SIGHUP)
         try:
-            self._recording.finish({"event": "end", "signal": "HUP"}, self._told_to_end)
+            self._recording.finish(ended.member(), self._told_to_end)
         except Exception as second:  # the fault may be the recording's own
-            what += f"; the end of the recording is not written: {second}"
-        failed = WriterError(what)
-        failed.code = 1
+            failed.args = (f"{failed}; the end of the recording is not written: {second}",)
         return failed
+
+    @staticmethod
+    def _fault(error: Exception, outcome: Outcome) -> WriterError:
+        fault = WriterError(f"the recorder failed: {type(error).__name__}: {error}")
+        fault.code = outcome.code()
+        return fault
 
     def _leave_rest_to_a_child(self, outcome: Outcome) -> None:
         """Jobs that outlive the shell still write: record them without keeping the caller waiting.
@@ -221,7 +243,14 @@ class _Direct:
         The caller sees the shell's end now, and the end of the pipes when those
         jobs end, just as without us.
         """
-        if os.fork():
+        try:
+            if os.fork():
+                return
+        except OSError:
+            # No process is left, as where those jobs are too many. The caller has to wait.
+            self._pump.run_rest()
+            self._pump.close()
+            self._finish(outcome)
             return
         status = 1
         try:
@@ -232,8 +261,11 @@ class _Direct:
             self._pump.run_rest(self._keep_only)
             self._finish(outcome)
             status = 0
-        except WriterError as error:
-            os.write(2, f"ttyscribe: {printable(str(error))}\n".encode("utf-8", "replace"))
+        except Exception as error:
+            lost = error if isinstance(error, WriterError) else self._fault(error, outcome)
+            if self._tell_admin is not None:
+                self._tell_admin(f"{NOT_COMPLETE}: {lost}")
+            self._complain(f"ttyscribe: {printable(str(lost))}")
         finally:
             os._exit(status)
 

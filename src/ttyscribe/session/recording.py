@@ -362,6 +362,10 @@ class Recording:
 
     def _unwritten(self) -> WriterError:
         why = self.error or "the writer is busy"
+        if self._spool is not None and self._spool.gone:
+            return WriterError(
+                f"{why}; what waited in {self._spool.path} is lost, because that file was removed"
+            )
         if self._spool is not None:
             lost = "what was not shown for want of room is lost; " if self._passed_by else ""
             self._spool.close()

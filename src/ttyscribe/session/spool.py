@@ -113,6 +113,11 @@ class Spool:
         return self.read_at < self.tip
 
     @property
+    def gone(self) -> bool:
+        """Whether somebody removed the file, so that nobody will find what is in it."""
+        return not os.fstat(self._fd).st_nlink
+
+    @property
     def holds(self) -> bool:
         """Whether events wait in memory for room."""
         return bool(self._held)
@@ -195,8 +200,7 @@ class Spool:
             if not self._syncing:
                 self._dirty = False
                 self._syncing = True
-                files = [os.dup(fd) for fd in (self.store(), self._fd) if fd >= 0]
-                _thread.start_new_thread(self._sync_apart, (files,))
+                self._sync_soon()
 
     def due(self) -> int | None:
         """When tick has something to do, in nanoseconds since the recording began."""
@@ -230,17 +234,30 @@ class Spool:
     def remove(self) -> None:
         """Remove the file: all of it is delivered, or nothing was captured."""
         if self._fd >= 0:
-            os.unlink(self._name, dir_fd=self._folder)
+            try:
+                os.unlink(self._name, dir_fd=self._folder)
+            except OSError:
+                self._empty()
             os.close(self._fd)
         os.close(self._folder)
 
     def leave_note(self) -> None:
         """Leave the header alone: all is sent, and it is to be seen whether it arrives."""
-        cut(self._fd, self._folder, self._name, self._start)
+        try:
+            cut(self._fd, self._folder, self._name, self._start)
+        except OSError:
+            self._empty()
         os.close(self._fd)
         os.close(self._folder)
 
     # Helpers.
+
+    def _empty(self) -> None:
+        """The file can't be removed, or was: leave nothing in it that recovery could take up."""
+        try:
+            os.ftruncate(self._fd, 0)
+        except OSError:
+            pass  # what is written twice is not lost
 
     def _create(self, name: str, about: bytes) -> int:
         fd = os.open(
@@ -350,6 +367,17 @@ class Spool:
             self._dirty = False
         except OSError as error:
             self._note_sync(reason(error))
+
+    def _sync_soon(self) -> None:
+        files = []
+        try:
+            for fd in (self.store(), self._fd):
+                if fd >= 0:
+                    files.append(os.dup(fd))
+            _thread.start_new_thread(self._sync_apart, (files,))
+        except (OSError, RuntimeError):
+            # No descriptor or thread is left, as where the user has used them all up.
+            self._sync_apart(files)
 
     def _sync_apart(self, files: list[int]) -> None:
         """In a thread of its own, so that a slow disk does not stop the terminal."""
