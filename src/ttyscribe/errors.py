@@ -16,6 +16,9 @@ NOT_EXECUTABLE = 126  # the shell or command may not run
 NOT_FOUND = 127  # the shell or command does not exist
 
 
+NO_DESCRIPTOR = "no file descriptor is left; raise the limit of open files (ulimit -n)"
+
+
 class TtyscribeError(Exception):
     """An error with a message a user can act on, and the exit status it leads to."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -459,3 +460,23 @@ def terminal_of(process: PtyProcess) -> str:
 def key_of(path: str) -> str:
     status = os.stat(path)
     return lock_module._terminal_key(status.st_dev, status.st_rdev)
+
+
+def test_lack_of_a_descriptor_is_told_as_that(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+    master, slave = os.openpty()
+    held = acquire("terminal", "rec", str(tmp_path), os.getppid())
+    assert held is not None
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    last = os.dup(0)
+    os.close(last)
+    # The file that is locked gets the last one.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (last + 1, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            held.hold_terminal(slave)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        held.release()
+        os.close(master)
+        os.close(slave)

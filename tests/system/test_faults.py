@@ -361,32 +361,37 @@ def test_host_name_that_does_not_resolve_is_no_failure(ours: Side, sshd: Sshd) -
     assert {message.host for message in ours.recordings()[rec]} == {name}
 
 
+@pytest.mark.parametrize("on_terminal", [False, True])
 @pytest.mark.parametrize("on_failure", ["deny", "allow"])
 def test_descriptor_limit_leads_to_a_recording_or_the_outcome(
-    ours: Side, log: SystemLog, on_failure: str
+    ours: Side, log: SystemLog, on_failure: str, on_terminal: bool
 ) -> None:
     assert ours.values is not None
     ours.machine.configure({**ours.values, "on_failure": on_failure})
-    seen = set()
-    for limit in (256, 64, 24, 16, 14, 12, 11, 10, 9, 8, 7, 6, 5):
+    seen = []
+    for limit in (*range(4, 41), 64, 256):
         size = ours.log_size()
         log.read()
         begin = time.monotonic()
-        result = ours.started("-c", "echo in; exit 7", limits={resource.RLIMIT_NOFILE: limit})
+        start = ours.on_terminal if on_terminal else ours.started
+        result = start("-c", "echo in; exit 7", limits={resource.RLIMIT_NOFILE: limit})
         assert time.monotonic() - begin < SOON
-        if not result.err:
-            assert (result.out, result.status) == (b"in\n", 7), limit
-            assert ours.log_size() > size
-            seen.add("recorded")
+        shown = (result.out + result.err).replace(b"\r\n", b"\n").splitlines()
+        if ours.log_size() > size:
+            assert shown == [NOTICE.encode().strip()] * on_terminal + [b"in"], limit
+            assert (result.status, log.alerts()) == (7, []), limit
+            seen.append("recorded")
             continue
-        assert result.err.startswith(b"ttyscribe"), (limit, result.err)
-        assert result.err.count(b"\n") == 1, (limit, result.err)
+        lines = [line for line in shown if line != b"in"]
+        assert len(lines) == 1 and lines[0].startswith(b"ttyscribe: "), (limit, shown)
+        assert b"raise the limit of open files" in lines[0], limit
         # With fewer than seven even the configuration can't be read.
         allowed = on_failure == "allow" and limit >= 7
-        assert (result.out, result.status) == ((b"in\n", 7) if allowed else (b"", 1)), limit
-        assert len(log.alerts()) == 1 or limit < 7
-        seen.add("failed")
-    assert seen == {"recorded", "failed"}
+        assert (b"in" in shown, result.status) == ((True, 7) if allowed else (False, 1)), limit
+        (alert,) = log.alerts()
+        assert b"raise the limit of open files" in alert
+        seen.append("failed")
+    assert seen == sorted(seen) and set(seen) == {"recorded", "failed"}
 
 
 def test_service_that_is_required_and_missing(

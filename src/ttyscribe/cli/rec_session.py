@@ -11,7 +11,14 @@ import errno
 import os
 import sys
 
-from ttyscribe.errors import ServiceError, SpawnError, TtyscribeError, WriterError, printable
+from ttyscribe.errors import (
+    NO_DESCRIPTOR,
+    ServiceError,
+    SpawnError,
+    TtyscribeError,
+    WriterError,
+    printable,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,6 +60,11 @@ _WITHOUT = "this session is not recorded"
 # Descriptors put by for telling of a failure, which may be the lack of them: the way
 # to the configuration is open as a whole.
 _SPARE = 8
+# Those that reading the configuration takes besides, and those that a session takes, as a
+# rule. To have too few is found out first, and so is told as that; and before the user is
+# told that the session is recorded.
+_TO_READ = 4
+_TO_RECORD = 16
 SHELL_VARIABLE = b"TLOG_REC_SESSION_SHELL"
 
 
@@ -143,8 +155,8 @@ class Login:
     def run(self) -> int:
         """Record the session as configured; return the exit status."""
         try:
-            for _ in range(_SPARE):
-                self._spare.append(os.dup(0))
+            self._put_by(_SPARE + _TO_READ)
+            self._release_spare(_SPARE)
             if self.arguments[:1] == ["-c"] and "git-" in self.arguments[-1]:
                 from ttyscribe.recorder.client import not_dumpable
                 from ttyscribe.session.skip import asks_git
@@ -168,7 +180,7 @@ class Login:
         except Exception as error:  # whatever it is, a login must come to the chosen outcome
             why = f"internal error: {type(error).__name__}: {error}"
             if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-                why = "no file descriptor is left; raise the limit of open files (ulimit -n)"
+                why = NO_DESCRIPTOR
             # The traceback holds what has descriptors.
             del error
             return self._cannot_record(why)
@@ -283,6 +295,8 @@ class Login:
         from ttyscribe.session.skipped import SkippedLog, skip_for, without_contents
         from ttyscribe.session.utmp import LoginRecord
 
+        self._put_by(_TO_RECORD)
+        self._release_spare(_SPARE)
         values = self.values
         assert values is not None
         skip = skip_for(values, self.arguments, self.environ, self.fds, self._is_plain_git)
@@ -329,8 +343,13 @@ class Login:
         self._release_spare()
         self._give_notice(notice)
 
-    def _release_spare(self) -> None:
-        while self._spare:
+    def _put_by(self, count: int) -> None:
+        """Have count more descriptors to spare. Raises OSError if there are not so many."""
+        for _ in range(count):
+            self._spare.append(os.dup(0))
+
+    def _release_spare(self, left: int = 0) -> None:
+        while len(self._spare) > left:
             os.close(self._spare.pop())
 
     def _give_notice(self, notice: str) -> None:

@@ -6,7 +6,13 @@ from __future__ import annotations
 import os
 import sys
 
-from ttyscribe.errors import SpawnError, WriterError, printable
+from ttyscribe.errors import (
+    NOT_EXECUTABLE,
+    SpawnError,
+    TerminalError,
+    WriterError,
+    printable,
+)
 from ttyscribe.session.outage import Outage
 from ttyscribe.session.pump import Pump
 from ttyscribe.terminal import RawMode, open_ends, spawn, window_of
@@ -154,10 +160,9 @@ class _Direct:
             name_terminal(self._child, self._ends.terminal, slave)
             try:
                 self._pid = spawn(self._child, _three(self._ends.child), slave)
-            except SpawnError as error:
-                self._recording.finish(
-                    {"event": "end", "status": error.status}, self._told_to_end
-                )
+            except (SpawnError, TerminalError, OSError) as error:
+                status = error.status if isinstance(error, SpawnError) else NOT_EXECUTABLE
+                self._recording.finish({"event": "end", "status": status}, self._told_to_end)
                 raise
             self._ends.close_childs()
             pump.run()

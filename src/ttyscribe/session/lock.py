@@ -35,6 +35,7 @@ at both.
 from __future__ import annotations
 
 import _stat as stat
+import errno
 import fcntl
 import os
 import time
@@ -78,14 +79,21 @@ class Lock:
         """Register the pty whose slave is open as slave, before the shell starts in it.
 
         Keeps a copy of slave open. Does nothing where the kind of the lock asks for
-        nothing. Raises LockError if the folder can't be written.
+        nothing. Raises LockError if the folder can't be written, and OSError if no descriptor
+        is left.
         """
         if self._registry is None or self._entry is not None:
             return
         device = os.fstat(slave)
         self._entry = self._registry.add(_terminal_key(device.st_dev, device.st_rdev), self._rec)
         # A dying process closes its descriptors in ascending order: the lock must go first.
-        self._slave = fcntl.fcntl(slave, fcntl.F_DUPFD_CLOEXEC, self._entry.fd + 1)
+        try:
+            self._slave = fcntl.fcntl(slave, fcntl.F_DUPFD_CLOEXEC, self._entry.fd + 1)
+        except OSError as error:
+            # A number at the limit is an invalid argument, not one too many.
+            if error.errno != errno.EINVAL:
+                raise
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE)) from None
 
     def hold_session(self, session: int) -> None:
         """Register the audit session. Raises LockError if the folder can't be written."""

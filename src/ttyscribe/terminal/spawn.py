@@ -8,7 +8,14 @@ import fcntl
 import os
 import termios
 
-from ttyscribe.errors import NOT_EXECUTABLE, NOT_FOUND, SpawnError, printable
+from ttyscribe.errors import (
+    NO_DESCRIPTOR,
+    NOT_EXECUTABLE,
+    NOT_FOUND,
+    SpawnError,
+    TerminalError,
+    printable,
+)
 from ttyscribe.terminal.ends import above_standard
 
 TYPE_CHECKING = False
@@ -76,7 +83,8 @@ def spawn(
     new session. With -1 the child stays in our session, unless we lead one that has
     no terminal: then it leads one as well. With leave_terminal it also does where we
     have a terminal, which it could open by name and be seen on. Raises SpawnError with
-    status 127 or 126 if the program is not there or may not run, or no process may.
+    status 127 or 126 if the program is not there or may not run, or no process may, and
+    TerminalError or OSError if no descriptor is left.
     """
     report_read, report_write = os.pipe()
     # Out of the way of descriptors 0 to 2, which may be closed for us.
@@ -221,10 +229,13 @@ def has_terminal() -> bool:
     return True
 
 
-def _spawn_error(child: Child, number: int) -> SpawnError:
+def _spawn_error(child: Child, number: int) -> SpawnError | TerminalError:
     name = printable(child.path)
     if number in (errno.ENOENT, errno.ENOTDIR):
         return SpawnError(f"{name}: not found", NOT_FOUND)
+    if number in (errno.EMFILE, errno.ENFILE):
+        # Of our making: a program's start takes none.
+        return TerminalError(NO_DESCRIPTOR)
     return SpawnError(f"{name}: can't run: {os.strerror(number)}", NOT_EXECUTABLE)
 
 
