@@ -394,6 +394,24 @@ def test_descriptor_limit_leads_to_a_recording_or_the_outcome(
     assert seen == sorted(seen) and set(seen) == {"recorded", "failed"}
 
 
+@pytest.mark.parametrize("on_failure", ["deny", "allow"])
+def test_process_limit_leads_to_the_outcome(ours: Side, log: SystemLog, on_failure: str) -> None:
+    assert ours.values is not None
+    ours.machine.configure({**ours.values, "on_failure": on_failure})
+    if ours.name == "direct":
+        # One that the next login recovers, which takes a process too.
+        assert ours.started("-c", "kill -9 $PPID").status == -signal.SIGKILL
+        assert list(spool_folder(ours).glob("*.spool"))
+        assert log.alerts() == []
+    result = ours.started("-c", "echo in; exit 7", limits={resource.RLIMIT_NPROC: 0})
+    allowed = on_failure == "allow"
+    assert (result.out, result.status) == ((b"in\n", 7) if allowed else (b"", 1)), result
+    (line,) = result.err.splitlines()
+    assert re.match(rb"ttyscribe: .*no (more processes are allowed|process or memory is)", line)
+    (alert,) = log.alerts()
+    assert re.search(rb"no (more processes are allowed|process or memory is)", alert)
+
+
 def test_service_that_is_required_and_missing(
     machine: OwnMachine, ours: Side, log: SystemLog
 ) -> None:

@@ -125,7 +125,10 @@ def about(values: Rec | RecSession, identity: Identity, folder: str = "") -> dic
 
 def _recover_apart(folder: str) -> None:
     """Recover in a process of its own, which nobody waits for and no terminal ends."""
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError:
+        return  # without another process; the next login tries again
     if child:
         os.waitpid(child, 0)
         return

@@ -83,8 +83,8 @@ def spawn(
     new session. With -1 the child stays in our session, unless we lead one that has
     no terminal: then it leads one as well. With leave_terminal it also does where we
     have a terminal, which it could open by name and be seen on. Raises SpawnError with
-    status 127 or 126 if the program is not there or may not run, or no process may, and
-    TerminalError or OSError if no descriptor is left.
+    status 127 or 126 if the program is not there or may not run, TerminalError if no process
+    may, and that or OSError if no descriptor is left.
     """
     report_read, report_write = os.pipe()
     # Out of the way of descriptors 0 to 2, which may be closed for us.
@@ -99,9 +99,9 @@ def spawn(
         os.close(report_write)
         why = os.strerror(error.errno or errno.EIO)
         if error.errno == errno.EAGAIN:
-            why = "no more processes are allowed (ulimit -u)"
-        name = printable(child.path)
-        raise SpawnError(f"{name}: can't be started: {why}", NOT_EXECUTABLE) from None
+            why = "no more processes are allowed; raise their limit (ulimit -u)"
+        # That two are needed where there was one is of our making.
+        raise TerminalError(f"the shell can't be started: {why}") from None
     if pid == 0:
         try:
             signal.set_wakeup_fd(-1)
