@@ -6,11 +6,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import resource
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -257,41 +263,144 @@ def test_a_large_environment_arrives(launcher: Path) -> None:
     assert isinstance(own, dict) and len(own) == 500
 
 
+# Who the built-in outcome keeps out, and whom it lets in.
+NOBODY = 65534
+BROKEN = {
+    "no interpreter": ("/nowhere/python3", 127, b"the interpreter /nowhere/python3 is missing; in"),
+    "interpreter may not run": (os.devnull, 126, b"/dev/null may not run; install ttyscribe again"),
+    "half an installation": (None, 126, b"the installation is damaged: ModuleNotFound"),
+    "zeros in a module": (bytes(13000), 126, b"null bytes; install it again"),
+    "no memory": (b"raise MemoryError", 126, b"no memory is left; free some or raise the limit"),
+    "a fault": (
+        b"def launched(*_): raise ValueError('a\\x1b\\nb')", 126,
+        b"internal error: ValueError: a??b",
+    ),
+}  # fmt: skip
+
+
+class SystemLog:
+    """A socket in the place of /dev/log, a datagram one as most, or a stream."""
+
+    def __init__(self, path: Path, kind: socket.SocketKind = socket.SOCK_DGRAM) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, kind)
+        self._socket.bind(str(path))
+        if kind == socket.SOCK_STREAM:
+            self._socket.listen()
+        path.chmod(0o666)
+        self._socket.setblocking(False)
+        self._is_stream = kind == socket.SOCK_STREAM
+
+    def read(self) -> list[bytes]:
+        found = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                if not self._is_stream:
+                    found.append(self._socket.recv(65536))
+                    continue
+                connection, _ = self._socket.accept()
+                with connection:
+                    connection.setblocking(True)
+                    found += connection.makefile("rb").read().removesuffix(b"\0").split(b"\0")
+        return found
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """One that others than root reach."""
+    with tempfile.TemporaryDirectory(prefix="ttyscribe-launcher-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture(params=[socket.SOCK_DGRAM, socket.SOCK_STREAM], ids=["datagram", "stream"])
+def system_log(folder: Path, request: pytest.FixtureRequest) -> Iterator[SystemLog]:
+    log = SystemLog(folder / "log", request.param)
+    yield log
+    log.close()
+
+
+def broken_launcher(folder: Path, what: str) -> tuple[Path, int, bytes]:
+    """A launcher of what is broken; whose exit status that is for a user, and what is told."""
+    python, status, words = BROKEN[what]
+    main = folder / "ttyscribe" / "launcher" / "main.py"
+    main.parent.mkdir(parents=True)
+    source = (ROOT / "src/ttyscribe/launcher/main.py").read_text()
+    assert "/dev/log" in source
+    main.write_text(source.replace("/dev/log", str(folder / "log")))
+    (folder / "ttyscribe" / "__init__.py").touch()
+    if isinstance(python, bytes):
+        (folder / "ttyscribe" / "cli").mkdir()
+        (folder / "ttyscribe" / "cli" / "__init__.py").touch()
+        (folder / "ttyscribe" / "cli" / "rec_session.py").write_bytes(python)
+    interpreter = python if isinstance(python, str) else "/usr/bin/python3"
+    flags = f'-DSERVICE_SOCKET="{folder}/service" -DLOG_SOCKET="{folder}/log"'
+    compile_launcher(folder / "broken", interpreter, str(main), CFLAGS=flags)
+    return folder / "broken", status, words
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_broken_installation_keeps_users_out_and_lets_root_in(
+    folder: Path, system_log: SystemLog, what: str
+) -> None:
+    launcher, status, words = broken_launcher(folder, what)
+    for user, out in ((NOBODY, b""), (0, b"-bash on a b\n")):
+        done = subprocess.run(
+            ["-sh", "-c", "echo $0 $X \"$@\"; kill -PIPE $$", "-bash", "a", "b"],
+            executable=launcher, user=user, env={"X": "on"}, capture_output=True, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (-signal.SIGPIPE if user == 0 else status, out)
+        (line,) = done.stderr.splitlines()
+        told = b"this session is not recorded: " if user == 0 else b"login refused, because "
+        assert line.startswith(b"ttyscribe: " + told) and words in line
+        assert b"\x1b" not in line
+        (alert,) = system_log.read()
+        assert alert.startswith(b"<81>ttyscribe: user %d: " % user + told) and words in alert
+
+
+def test_roots_shell_in_a_broken_installation_is_as_its_caller_wants_it(folder: Path) -> None:
+    launcher, _, _ = broken_launcher(folder, "no interpreter")
+    script = b"shopt -q login_shell && echo $0 $SHELL $TLOG_REC_SESSION_SHELL; env"
+    environment = {b"LD_X": b"1", b"TLOG_REC_SESSION_SHELL": b"/bin/sh", b"_A": b"\xff"}
+    done = start(launcher, [b"-su", b"-c", script], environment)
+    lines = done.stdout.splitlines()
+    assert lines[0] == b"-bash /bin/bash"
+    assert {b"LD_X=1", b"_A=\xff", b"SHELL=/bin/bash"} <= set(lines)
+    # What is asked of us alone is no login.
+    assert start(launcher, [b"ttyscribe-rec-session", b"--help"], {}).returncode == 127
+
+
 @pytest.mark.parametrize(
-    ("python", "status", "words"),
+    ("limit", "most", "status", "words"),
     [
-        ("/nowhere/python3", 127, b"/nowhere/python3 is missing; install ttyscribe again"),
-        (os.devnull, 126, b"/dev/null may not run; install ttyscribe again"),
+        (resource.RLIMIT_NOFILE, 3, 1, b"no file descriptor is left"),
+        (resource.RLIMIT_AS, 4 << 20, 126, b"no memory is left"),
+        (resource.RLIMIT_AS, 12 << 20, 126, b"no memory is left"),
     ],
 )
-def test_a_missing_interpreter_is_one_line_that_says_what_to_do(
-    tmp_path: Path, python: str, status: int, words: bytes
+def test_limit_that_leaves_no_room_for_the_interpreter_is_one_line_and_one_alert(
+    folder: Path, system_log: SystemLog, limit: int, most: int, status: int, words: bytes
 ) -> None:
-    broken = tmp_path / "broken"
-    compile_launcher(broken, python, "/nowhere/main.py")
-    done = start(broken, [b"-bash"], {})
+    launcher, _, _ = broken_launcher(folder, "half an installation")
+    done = subprocess.run(
+        ["-sh", "-c", "exit"], executable=launcher, user=NOBODY, env={}, capture_output=True,
+        preexec_fn=lambda: resource.setrlimit(limit, (most, most)), check=False,
+    )  # fmt: skip
+    (line,) = done.stderr.splitlines()
     assert (done.returncode, done.stdout) == (status, b"")
-    assert done.stderr.endswith(words + b"\n") and done.stderr.count(b"\n") == 1
-
-
-def test_half_an_installation_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
-    main = tmp_path / "ttyscribe" / "launcher" / "main.py"
-    main.parent.mkdir(parents=True)
-    shutil.copy(ROOT / "src/ttyscribe/launcher/main.py", main)
-    (tmp_path / "ttyscribe" / "__init__.py").touch()
-    broken = tmp_path / "broken"
-    compile_launcher(broken, "/usr/bin/python3", str(main))
-    done = start(broken, [b"-bash"], {})
-    assert (done.returncode, done.stdout) == (126, b"")
-    assert done.stderr.startswith(b"ttyscribe-rec-session: the installation is not complete: No")
-    assert done.stderr.count(b"\n") == 1
+    assert line.startswith(b"ttyscribe: login refused") and words in line
+    (alert,) = system_log.read()
+    assert words in alert
 
 
 def test_too_large_an_environment_is_one_line(launcher: Path) -> None:
     # The longest string that the kernel takes has no room for the prefix.
-    done = start(launcher, [b"-bash"], {b"A": b"x" * (131071 - 2)})
-    assert done.returncode == 126
+    done = start(launcher, [b"-bash", b"-c", b"exit 7"], {b"A": b"x" * (131071 - 2)})
     assert b"too long" in done.stderr and done.stderr.count(b"\n") == 1
+    # Root, as these tests are, is let in.
+    assert done.returncode == 7
 
 
 def test_without_a_compiler_the_helper_says_so_and_writes_nothing(tmp_path: Path) -> None:

@@ -151,9 +151,22 @@ class Login:
         self._serviced = False
         self._is_plain_git = False
         self._spare: list[int] = []
+        self._has_begun = False
 
     def run(self) -> int:
-        """Record the session as configured; return the exit status."""
+        """Record the session as configured; return the exit status.
+
+        Raises an exception only where no session has begun.
+        """
+        try:
+            return self._run()
+        except Exception as error:  # telling of a failure failed, as for want of memory
+            if not self._has_begun:
+                raise
+            complain(f"ttyscribe: a recording is not complete: {type(error).__name__}")
+            return 1
+
+    def _run(self) -> int:
         try:
             self._put_by(_SPARE + _TO_READ)
             self._release_spare(_SPARE)
@@ -340,6 +353,7 @@ class Login:
 
     def _begun(self, notice: str) -> None:
         """The session is being recorded; the shell is still to be started."""
+        self._has_begun = True
         self._release_spare()
         self._give_notice(notice)
 

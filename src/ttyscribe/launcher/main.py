@@ -12,6 +12,7 @@ from posix import environ
 
 # The launcher's notes, by their names: SIGPIPE and SIGXFSZ.
 IGNORED = {b"IGNORED_PIPE": 13, b"IGNORED_XFSZ": 25}
+LOG = "/dev/log"
 
 
 def search_path(main: str, executable: str) -> list[str]:
@@ -54,20 +55,64 @@ def service(variables: dict[bytes, bytes]) -> str | None:
     return None if note is None else note.decode("utf-8", "replace")
 
 
-if __name__ == "__main__":
+def alone(argv0: str, arguments: list[str], environ: dict[bytes, bytes], why: str) -> int:
+    """The built-in outcome where nothing of ours works: root is let in, and nobody else.
+
+    As alone.h, with as little as there is: one line for the user, one for the log.
+    """
+    import posix
+
+    root = posix.getuid() == 0
+    what = "login refused, because the session can't be recorded"
+    if root:
+        what = "this session is not recorded"
+    # It may quote anything.
+    line = "".join([c if c.isprintable() else "?" for c in f"{what}: {why}"])
+    try:
+        posix.write(2, f"ttyscribe: {line}\n".encode("utf-8", "replace"))
+    except OSError:
+        pass
+    try:
+        import _socket as s
+
+        text = f"<81>ttyscribe: user {posix.getuid()}: {line}".encode("utf-8", "replace")
+        for kind, end in ((s.SOCK_DGRAM, b""), (s.SOCK_STREAM, b"\0")):
+            log = s.socket(s.AF_UNIX, kind | s.SOCK_NONBLOCK | s.SOCK_CLOEXEC)
+            # EPROTOTYPE
+            if log.connect_ex(LOG) != 91:
+                log.send(text + end)
+                break
+    except Exception:  # noqa: S110 - there is no log, and nothing to do about it
+        pass
+    if not root:
+        return 126
+    import _signal  # type: ignore[import-not-found]  # all of signal that is needed
+
+    for number in IGNORED.values():
+        _signal.signal(number, _signal.SIG_DFL)
+    words = ["-bash" if argv0.startswith("-") else "bash", *arguments]
+    variables = {**environ, b"SHELL": b"/bin/bash"}
+    variables.pop(b"TLOG_REC_SESSION_SHELL", None)
+    posix.execve("/bin/bash", words, variables)
+
+
+def main() -> int:
+    """Be the login shell with the launcher's arguments and environment."""
     # -I keeps this script's own folder out; the standard library stays first.
     sys.path += search_path(sys.argv[0], sys.executable)
-
+    argv0, arguments, variables = sys.argv[1], sys.argv[2:], original(environ)
+    why = "the installation is damaged: {}; install it again"
     try:
         from ttyscribe.cli.rec_session import launched
-    except ImportError as error:
-        # Half an installation; what failed is a module's name, which no user chose.
-        print(
-            f"ttyscribe-rec-session: the installation is not complete: {error}; install it again",
-            file=sys.stderr,
-        )
-        sys.exit(126)
 
-    sys.exit(
-        launched(sys.argv[1], sys.argv[2:], original(environ), ignored(environ), service(environ))
-    )
+        why = "internal error: {}"
+        return launched(argv0, arguments, variables, ignored(environ), service(environ))
+    except MemoryError:
+        why = "no memory is left; free some or raise the limit (ulimit -v)"
+    except Exception as error:  # in what is there, and in what is not; no session has begun
+        why = why.format(f"{type(error).__name__}: {error}")
+    return alone(argv0, arguments, variables, why)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

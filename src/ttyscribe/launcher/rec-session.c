@@ -2,7 +2,8 @@
 // ttyscribe-rec-session: what stands in passwd as the login shell.
 //
 // Where the recorder service answers it is the login shell's client (service.h). Else it
-// starts the interpreter on the login path and does nothing more. A script
+// starts the interpreter on the login path and does nothing more, unless that can't be
+// (alone.h). A script
 // with a shebang could not do its work: the kernel drops argv[0], which says
 // whether this is a login shell ("-name") and, by a symlink's name, which shell
 // to run; and the interpreter would start in the user's environment, where
@@ -20,6 +21,7 @@
 
 #define _GNU_SOURCE
 #include "service.h"
+#include "alone.h"
 
 #if !defined PYTHON || !defined MAIN
 #error "PYTHON and MAIN must be given: see packaging/compile-launcher"
@@ -30,11 +32,6 @@
 // utf8 any bytes in arguments survive, whatever the locale
 static char *const INTERPRETER[] = {PYTHON, "-I", "-S", "-X", "utf8", MAIN};
 enum { INTERPRETER_WORDS = sizeof INTERPRETER / sizeof *INTERPRETER };
-
-static void print(const char *text)
-{
-    system_call(__NR_write, 2, (long)text, (long)strlen(text), 0, 0, 0);
-}
 
 // A copy of the environment with '_' before each entry, and notes of ours without one:
 // the interpreter ignores SIGPIPE and SIGXFSZ itself, so whether our starter does, as
@@ -70,19 +67,13 @@ static char **set_aside(char **environment, const char *note)
 }
 
 // The interpreter's words, then argv[0] and the arguments as they came.
-static char **command(int argc, char **argv)
+static char **command(const struct login *login)
 {
-    // A caller may leave out even argv[0].
-    static char *nameless[] = {"ttyscribe-rec-session", NULL};
-    if (argc < 1) {
-        argc = 1;
-        argv = nameless;
-    }
-    char **words = memory((INTERPRETER_WORDS + (size_t)argc + 1) * sizeof(char *));
+    char **words = memory((INTERPRETER_WORDS + login->argc + 1) * sizeof(char *));
     if (!words)
         return NULL;
     memcpy(words, INTERPRETER, sizeof INTERPRETER);
-    memcpy(words + INTERPRETER_WORDS, argv, (size_t)argc * sizeof(char *));
+    memcpy(words + INTERPRETER_WORDS, login->argv, login->argc * sizeof(char *));
     return words;
 }
 
@@ -92,34 +83,43 @@ int main(int argc, char **argv, char **environment)
     // the exec resets it, and the login path sets it again.
     system_call(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0, 0);
 
+    // A caller may leave out even argv[0].
+    static char *nameless[] = {"ttyscribe-rec-session", NULL};
+    struct login login = {(size_t)argc, argv, environment};
+    if (argc < 1)
+        login = (struct login){1, nameless, environment};
     const char *note;
-    int ended = attempt(argc, argv, environment, &note);
+    int ended = attempt(&login, &note);
     if (ended != TO_PYTHON)
         return ended;
-    char **words = command(argc, argv);
+    if (!has_descriptor())
+        return without_python(
+            &login, "no file descriptor is left; raise the limit of open files (ulimit -n)",
+            REFUSED);
+    char **words = command(&login);
     char **aside = set_aside(environment, note);
-    if (!words || !aside) {
-        print("ttyscribe-rec-session: out of memory; free some or raise the limit\n");
-        return NOT_EXECUTABLE;
-    }
+    if (!words || !aside || !has_memory())
+        return without_python(&login, "no memory is left; free some or raise the limit (ulimit -v)",
+                              NOT_EXECUTABLE);
     switch (-system_call(__NR_execve, (long)PYTHON, (long)words, (long)aside, 0, 0, 0)) {
     case ENOENT:
     case ENOTDIR:
-        print("ttyscribe-rec-session: its interpreter " PYTHON
-                 " is missing; install ttyscribe again\n");
-        return NOT_FOUND;
+        return without_python(
+            &login, "the interpreter " PYTHON " is missing; install ttyscribe again", NOT_FOUND);
     case E2BIG:
-        print("ttyscribe-rec-session: the arguments and the environment are too long"
-                 " for " PYTHON "; unset large variables\n");
-        return NOT_EXECUTABLE;
+        return without_python(&login,
+                              "the arguments and the environment are too long for " PYTHON
+                              "; unset large variables",
+                              NOT_EXECUTABLE);
     case ENOMEM:
     case EAGAIN:
-        print("ttyscribe-rec-session: no memory or process left to start " PYTHON
-                 "; try again later or raise the limit\n");
-        return NOT_EXECUTABLE;
+        return without_python(&login,
+                              "no memory or process is left to start " PYTHON
+                              "; try again later or raise the limit",
+                              NOT_EXECUTABLE);
     default:
-        print("ttyscribe-rec-session: its interpreter " PYTHON
-                 " may not run; install ttyscribe again\n");
-        return NOT_EXECUTABLE;
+        return without_python(
+            &login, "the interpreter " PYTHON " may not run; install ttyscribe again",
+            NOT_EXECUTABLE);
     }
 }

@@ -23,9 +23,10 @@
 #endif
 #define OURSELVES "ttyscribe: "
 #define SSH_TTY "SSH_TTY="
+#define BUILT_IN_SHELL "/bin/bash"
 #define SHELL_VARIABLE "TLOG_REC_SESSION_SHELL="
 
-enum { NOT_EXECUTABLE = 126, NOT_FOUND = 127 };
+enum { REFUSED = 1, NOT_EXECUTABLE = 126, NOT_FOUND = 127 };
 enum { TO_PYTHON = -1 };
 enum { DIRECT_NEEDS = 8, VARIABLES_LIMIT = 512 };
 enum { CONNECT_SECONDS = 5, ANSWER_SECONDS = 30 }; // client.py
@@ -120,16 +121,22 @@ static bool is_option(const char *word)
     return (*word == '-' || *word == '+') && !begins(word, "-", true) && !begins(word, "--", true);
 }
 
-static bool is_for_python(const struct login *login)
+// Whether it is no login, but a question to us.
+static bool is_ours_alone(const struct login *login)
 {
     static const char *const alone[] = {"-h", "--help", "-v", "--version", "--configuration"};
-    static const char *const renamed[] = {"--login", "--interactive", "--command"};
-    if (login->argc < 1)
-        return true;
     if (login->argc == 2)
         for (size_t i = 0; i < sizeof alone / sizeof *alone; i++)
             if (begins(login->argv[1], alone[i], true))
                 return true;
+    return false;
+}
+
+static bool is_for_python(const struct login *login)
+{
+    static const char *const renamed[] = {"--login", "--interactive", "--command"};
+    if (login->argc < 1 || is_ours_alone(login))
+        return true;
     // What git serves is to be looked at first: session/git.py.
     if (login->argc == 3 && begins(login->argv[1], "-c", true) && contains(login->argv[2], "git-"))
         return true;
@@ -718,12 +725,16 @@ static int run_bare(const struct login *login, const char *path, const char **no
     return tell_not_started(path, execute(&program));
 }
 
+static const char *outcome_text(bool allowed)
+{
+    return allowed ? "this session is not recorded: "
+                   : "login refused, because the session can't be recorded: ";
+}
+
 static int refused(const struct login *login, char **fields, const char **note)
 {
     bool allowed = begins(fields[0], "allow", true);
-    const char *what = allowed ? "this session is not recorded: "
-                               : "login refused, because the session can't be recorded: ";
-    tell((const char *const[]){OURSELVES, what, fields[2], NULL});
+    tell((const char *const[]){OURSELVES, outcome_text(allowed), fields[2], NULL});
     return allowed ? run_bare(login, fields[1], note) : 1;
 }
 
@@ -741,12 +752,11 @@ static const char *of_version(const char *theirs)
 
 // Let the service record this login. The exit status; or TO_PYTHON with a note for it: NULL
 // if the service was not asked, "" if it wants us to record, or why it does not.
-static int attempt(int argc, char **argv, char **environment, const char **note)
+static int attempt(const struct login *login, const char **note)
 {
-    struct login login = {(size_t)argc, argv, environment};
     struct answer answer;
     *note = NULL;
-    if (is_for_python(&login) || !is_plain(environment) || !put_hello(&login) || !has_room()
+    if (is_for_python(login) || !is_plain(login->environment) || !put_hello(login) || !has_room()
         || !reach_service())
         return TO_PYTHON;
     say_hello();
@@ -754,15 +764,15 @@ static int attempt(int argc, char **argv, char **environment, const char **note)
     *note = "the recorder service gives no answer; restart it";
     switch (hear(&answer)) {
     case RECORD:
-        result = run_recorded(&login, &answer, note);
+        result = run_recorded(login, &answer, note);
         break;
     case BARE:
         if (answer.fields[0][0] == '/')
-            result = run_bare(&login, answer.fields[0], note);
+            result = run_bare(login, answer.fields[0], note);
         break;
     case FAILED:
         if (answer.count == 3)
-            result = refused(&login, answer.fields, note);
+            result = refused(login, answer.fields, note);
         break;
     case FULL:
         // Python decides as the admin wants, and tells.
