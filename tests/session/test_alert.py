@@ -71,3 +71,36 @@ def test_an_alert_waits_for_no_log_that_is_not_there(
     monkeypatch.setattr(alert, "JournalWriter", functools.partial(JournalWriter, path=path))
     monkeypatch.setattr(time, "sleep", pytest.fail)
     assert not alert.alert("a session is not recorded")
+
+
+def test_an_alert_reaches_a_log_that_listens_on_a_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "log")
+    monkeypatch.setattr(alert, "SyslogWriter", functools.partial(SyslogWriter, path=path))
+    none = str(tmp_path / "none")
+    monkeypatch.setattr(alert, "JournalWriter", functools.partial(JournalWriter, path=none))
+    with socket.socket(socket.AF_UNIX) as log:
+        log.bind(path)
+        log.listen(0)
+        assert alert.alert("a session is not recorded")
+        log.settimeout(20)
+        connection, _ = log.accept()
+        with connection, connection.makefile("rb") as text:
+            assert text.read().endswith(b": a session is not recorded\0")
+
+
+def test_an_alert_waits_no_longer_for_a_stream_that_lets_nobody_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "log")
+    monkeypatch.setattr(alert, "SyslogWriter", functools.partial(SyslogWriter, path=path))
+    none = str(tmp_path / "none")
+    monkeypatch.setattr(alert, "JournalWriter", functools.partial(JournalWriter, path=none))
+    with socket.socket(socket.AF_UNIX) as log, socket.socket(socket.AF_UNIX) as other:
+        log.bind(path)
+        log.listen(0)
+        other.connect(path)
+        began = time.monotonic()
+        assert not alert.alert("a session is not recorded")
+        assert 0.4 < time.monotonic() - began < 5

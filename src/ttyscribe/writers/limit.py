@@ -35,11 +35,13 @@ class LimitedWriter:
         self._filled = now
         passed: list[Message] = []
         counts: list[int] = []  # how many of messages are done with once each passed one is
+        first = 0
         tokens = self._tokens
         for number, message in enumerate(messages, 1):
             size = len(message.data)
             if size <= tokens or tokens >= self._burst:
                 tokens -= size
+                first = first if passed else number - 1
                 passed.append(message)
                 counts.append(number)
             elif not self._drop:
@@ -50,7 +52,9 @@ class LimitedWriter:
             return len(messages) if self._drop else 0
         taken = self._writer.write(passed)
         self._tokens -= sum(len(message.data) for message in passed[:taken])
-        return counts[taken - 1] if taken else 0
+        # What was thrown away before the first that passes stays so: that is the first to be
+        # asked for again, as the writer may have begun with it.
+        return counts[taken - 1] if taken else first
 
     def fileno(self) -> int:
         return -1

@@ -44,7 +44,8 @@ class SyslogWriter:
 
     def __init__(self, facility: str, priority: str, path: str = PATH) -> None:
         self._code = code(facility, priority)
-        self._socket = DatagramSocket(path, "syslog")
+        # As syslog(3) ends them.
+        self._socket = DatagramSocket(path, "syslog", b"\0")
 
     def write(self, messages: Sequence[Message]) -> int:
         now = time.localtime()
