@@ -52,6 +52,23 @@ def test_symbolic_link_is_refused_and_its_target_untouched(tmp_path: Path) -> No
     assert not target.exists()
 
 
+def test_terminal_is_refused_and_shows_nothing() -> None:
+    master, slave = os.openpty()
+    with pytest.raises(WriterError, match="it is a terminal"):
+        FileWriter(os.ttyname(slave))
+    os.set_blocking(master, False)
+    with pytest.raises(BlockingIOError):
+        os.read(master, 1)
+    os.close(master)
+    os.close(slave)
+    # The recorder's own, by the name that each process has for it.
+    with Terminal([*REC, "-y", "--file-path=/dev/tty", "echo", "in"]) as terminal:
+        terminal.expect(b"ttyscribe rec: /dev/tty: can't record into it: it is a terminal\r\n")
+        assert terminal.finish() == 1
+        assert terminal.seen.count(b"\n") == 1
+    assert FileWriter(os.devnull).write([message(b"gone")]) == 1
+
+
 def test_each_message_is_a_line_behind_what_is_there(tmp_path: Path) -> None:
     path = tmp_path / "a.tlog"
     path.write_bytes(b"before\n")

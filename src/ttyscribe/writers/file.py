@@ -83,6 +83,10 @@ class FileWriter:
                 why = "it is a pipe that nobody reads, or a socket"
             raise WriterError(f"{self.path}: can't open for writing: {why}") from None
         status = os.fstat(fd)
+        if stat.S_ISCHR(status.st_mode) and os.isatty(fd):
+            # It would be shown on the screen, and kept nowhere.
+            os.close(fd)
+            raise WriterError(f"{self.path}: can't record into it: it is a terminal")
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISCHR(status.st_mode):
             # A pipe takes part of a line, and gives none of it back.
             os.close(fd)
