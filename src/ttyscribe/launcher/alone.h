@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the launcher does where the interpreter can't be started, so that no configuration can
 // be asked: one line for the user, one for the log, and the built-in outcome, which lets root
-// in to repair it and nobody else.
+// in to repair it and nobody else. Whoever becomes root by sudo or su brings limits and variables
+// along: what these may have brought about lets nobody in.
 
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #ifndef LOG_SOCKET
@@ -11,6 +13,8 @@
 #define ALERT "<81>" // authpriv.alert
 
 enum { LOG_ROOM = 1024, PYTHON_NEEDS = 14 << 20 };
+// Stands for NOT_EXECUTABLE where the caller's own words are the reason.
+enum { TOO_LONG = -2 };
 
 // Send the alert's text; how a stream of them is cut up, its last byte, a NUL, says.
 static long send_alert(const char *text, size_t size)
@@ -69,15 +73,34 @@ static void alert(unsigned long user, const char *what, const char *why)
         ;
 }
 
+// Whether a limit is lower than a login has it: memory without one, a few descriptors.
+static bool is_limited(void)
+{
+    static const struct {
+        int what;
+        uint64_t enough;
+    } limits[] = {{RLIMIT_AS, UINT64_MAX}, {RLIMIT_DATA, UINT64_MAX},
+                  {RLIMIT_STACK, 1 << 20}, {RLIMIT_NOFILE, 64}};
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+        uint64_t now[2] = {0, 0}; // struct rlimit64
+        if (system_call(__NR_prlimit64, 0, limits[i].what, 0, (long)now, 0, 0) < 0
+            || now[0] < limits[i].enough)
+            return true;
+    }
+    return false;
+}
+
 // Tell why the interpreter can't be started; become root's shell, or return status.
 static int without_python(const struct login *login, const char *why, int status)
 {
     unsigned long user = (unsigned long)system_call(__NR_getuid, 0, 0, 0, 0, 0, 0);
-    const char *what = outcome_text(user == 0);
+    bool allowed = user == 0 && status != TOO_LONG && !is_limited();
+    const char *what = outcome_text(allowed);
     alert(user, what, why);
     tell((const char *const[]){OURSELVES, what, why, NULL});
     struct program program;
-    if (user != 0 || is_ours_alone(login) || !shell_at(BUILT_IN_SHELL, login, &program))
+    status = status == TOO_LONG ? NOT_EXECUTABLE : status;
+    if (!allowed || is_ours_alone(login) || !shell_at(BUILT_IN_SHELL, login, &program))
         return status;
     return tell_not_started(BUILT_IN_SHELL, execute(&program));
 }

@@ -55,14 +55,30 @@ def service(variables: dict[bytes, bytes]) -> str | None:
     return None if note is None else note.decode("utf-8", "replace")
 
 
+def is_limited() -> bool:
+    """Whether a limit that the caller may have set is lower than a login has it."""
+    try:
+        import resource as r
+
+        for what in (r.RLIMIT_AS, r.RLIMIT_DATA):
+            if r.getrlimit(what)[0] != r.RLIM_INFINITY:
+                return True
+        # Without a limit it is -1.
+        stack, descriptors = r.getrlimit(r.RLIMIT_STACK)[0], r.getrlimit(r.RLIMIT_NOFILE)[0]
+        return 0 <= stack < 1 << 20 or 0 <= descriptors < 64
+    except Exception:  # it could be the limits that keep us from it
+        return True
+
+
 def alone(argv0: str, arguments: list[str], environ: dict[bytes, bytes], why: str) -> int:
     """The built-in outcome where nothing of ours works: root is let in, and nobody else.
 
-    As alone.h, with as little as there is: one line for the user, one for the log.
+    As alone.h, with as little as there is: one line for the user, one for the log; and root
+    is not let in by limits that whoever became root may have brought along.
     """
     import posix
 
-    root = posix.getuid() == 0
+    root = posix.getuid() == 0 and not is_limited()
     what = "login refused, because the session can't be recorded"
     if root:
         what = "this session is not recorded"

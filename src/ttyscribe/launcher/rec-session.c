@@ -110,7 +110,7 @@ int main(int argc, char **argv, char **environment)
         return without_python(&login,
                               "the arguments and the environment are too long for " PYTHON
                               "; unset large variables",
-                              NOT_EXECUTABLE);
+                              TOO_LONG);
     case ENOMEM:
     case EAGAIN:
         return without_python(&login,
