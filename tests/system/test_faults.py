@@ -33,6 +33,7 @@ from tests.system.ownmachine import (
 from tests.system.sides import Result, Side, Sshd
 
 from ttyscribe.events import OUTPUT
+from ttyscribe.recorder import outer
 from ttyscribe.session import lock
 from ttyscribe.tlog import Decoder, parse
 from ttyscribe.writers.syslog import FACILITIES, PRIORITIES
@@ -410,6 +411,45 @@ def test_process_limit_leads_to_the_outcome(ours: Side, log: SystemLog, on_failu
     assert re.match(rb"ttyscribe: .*no (more processes are allowed|process or memory is)", line)
     (alert,) = log.alerts()
     assert re.search(rb"no (more processes are allowed|process or memory is)", alert)
+
+
+def ended(side: Side, rec: str) -> bool:
+    """Whether a recording has its end."""
+    last = side.recordings()[rec][-1].extra
+    return last is not None and last.get("event") == "end"
+
+
+@pytest.mark.parametrize("ours", ["service"], indirect=True)
+@pytest.mark.parametrize("gone", ["note", "folder of notes", "spool file"])
+def test_file_that_is_removed_while_a_session_runs_costs_it_nothing(
+    machine: OwnMachine, ours: Side, log: SystemLog, gone: str
+) -> None:
+    ours.enter()
+    before = set(ours.recordings())
+    with contextlib.ExitStack() as later, ours.ssh_terminal() as terminal:
+        terminal.expect(rb"ready\$ ")
+        log.read()
+        if gone == "folder of notes":
+            later.enter_context(moved(outer.FOLDER))
+        else:
+            folder = Path(outer.FOLDER) if gone == "note" else spool_folder(ours)
+            # The courier may not have been where earlier logins were refused.
+            wait_until(lambda: len(list(folder.iterdir())) == 1, "more than this session's file")
+            next(folder.iterdir()).unlink()
+        terminal.line("exit 3")
+        assert terminal.finish() == 3
+        (rec,) = set(ours.recordings()) - before
+        wait_until(lambda: ended(ours, rec), "the recording has no end")
+        wait_until(lambda: len(machine.running("ttyscribe", "recorder")) == 2, "it does not end")
+        assert log.alerts() == []
+        if gone == "folder of notes":
+            result = ours.on_terminal("-c", "echo in")
+            assert result.status == 1
+            assert result.out.startswith(b"ttyscribe: login refused")
+            assert outer.FOLDER.encode() in result.out and result.out.count(b"\n") == 1
+            (alert,) = log.alerts()
+            assert outer.FOLDER.encode() in alert
+    assert ours.started("-c", "exit 7").status == 7
 
 
 def test_service_that_is_required_and_missing(

@@ -98,6 +98,7 @@ class Session:
         self._loaded: config.Loaded[RecSession]
         self._ended: Outcome | None = None
         self._told = 0
+        self._failed = ""
         self._skip: Skip | None = None
         self._login_record: LoginRecord | None = None
 
@@ -148,14 +149,15 @@ class Session:
             os.fchmod(ends.slave, 0o620)
             held.hold_terminal(ends.slave)
         start = self._start_member()
-        log.start(start, window(ends))
-        with contextlib.suppress(OSError):  # no terminal, or one without a name here
-            terminal, host = os.ttyname(ends.slave), str(start["remote"])
-            self._login_record = LoginRecord(terminal, user, host, self.peer.pid)
         with taken(ends.terminal, self.peer):
+            log.start(start, window(ends))
+            with contextlib.suppress(OSError):  # no terminal, or one without a name here
+                terminal, host = os.ttyname(ends.slave), str(start["remote"])
+                self._login_record = LoginRecord(terminal, user, host, self.peer.pid)
             self._record(log, ends)
         self._finish(log)
-        held.release()
+        with contextlib.suppress(OSError):  # with this process it ends anyway
+            held.release()
 
     def _is_users_to_configure(self) -> bool:
         """Whether the environment holds a configuration that counts: with its user's rights only.
@@ -204,13 +206,20 @@ class Session:
         self.connection.setblocking(False)
         with logged_in(self._login_record):
             self._hand_over(ends)
-            pump.run()
-        if pump.left_over():
-            # Jobs that outlive the shell still write; the client need not wait for them.
-            pump.unwatch(self.connection.fileno())
-            self._let_go()
-            pump.run_rest()
-        pump.close()
+            try:
+                pump.run()
+            except Exception as error:  # the session has begun, so it is ended and not refused
+                self._fail(error)
+                return
+        try:
+            if pump.left_over():
+                # Jobs that outlive the shell still write; the client need not wait for them.
+                pump.unwatch(self.connection.fileno())
+                self._let_go()
+                pump.run_rest()
+            pump.close()
+        except Exception as error:
+            self._fail(error)
 
     def _hand_over(self, ends: Ends) -> None:
         layout = bytearray()
@@ -232,13 +241,19 @@ class Session:
             *([os.fsencode(word) for word in self._program()]),
         )
         rights = struct.pack(f"{len(passed)}i", *passed)
-        self.connection.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        gone = False
+        try:
+            self.connection.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        except (BrokenPipeError, ConnectionResetError):
+            gone = True
         for fd in set(passed) - {ends.slave}:
             # Whoever owns a pipe may open it by name, as /dev/stdout.
             if stat.S_ISFIFO(os.fstat(fd).st_mode):
                 os.fchown(fd, self.peer.uid, self.peer.gid)
             os.close(fd)
         ends.child = [-1, -1, -1]
+        if gone:
+            self._client_gone()
 
     def _program(self) -> list[str]:
         """What the client is to run in place of the shell: the program, and its arguments."""
@@ -285,8 +300,18 @@ class Session:
     def _end_for_outage(self) -> None:
         """What can't be recorded may not go on, hung up or not."""
         self._pump.hang_up()
+        self._end_shell()
+
+    def _end_shell(self) -> None:
         with contextlib.suppress(OSError):  # it is gone, or told by the connection's end
             self.connection.send(wire.END)
+
+    def _fail(self, error: Exception) -> None:
+        """A fault of ours ends the session: nothing goes on unrecorded."""
+        self._failed = fault(error)
+        with contextlib.suppress(Exception):  # the fault may be the pump's own
+            self._pump.hang_up()
+        self._end_shell()
 
     def _finish(self, recording: Log) -> None:
         """End the recording and tell the client that it may go.
@@ -296,16 +321,27 @@ class Session:
         if recording.error is not None:
             self._let_go()
         outcome = self._ended or Outcome(0, self._told or signal.SIGHUP)
+        lost = self._failed
+        kept = ""
         try:
             recording.finish(outcome.member())
         except WriterError as error:
-            alert(f"user {self.peer.uid}: {printable(str(error))}")
+            if error.kept:
+                kept = str(error)
+            else:
+                lost = "; ".join(filter(None, [lost, str(error)]))
+        except Exception as error:
+            lost = lost or fault(error)
+        if lost or kept:
+            line = f"a recording is not complete: {lost}" if lost else kept
+            alert(f"user {self.peer.uid}: {printable(line)}")
         self._let_go()
 
     def _let_go(self) -> None:
         if self.connection.fileno() >= 0:
+            line = f"ttyscribe: {printable(self._failed)}" if self._failed else ""
             with contextlib.suppress(OSError):
-                self._say(wire.DONE, self._pump.complaint.encode())
+                self._say(wire.DONE, (line or self._pump.complaint).encode("utf-8", "replace"))
             self.connection.close()
 
     def _start_member(self) -> dict[str, object]:
@@ -372,6 +408,11 @@ def refuse(connection: socket.socket, peer: Peer | None, values: RecSession, why
         connection.settimeout(1.0)
         fields = (outcome, shell, why)
         connection.send(wire.pack(wire.FAILED, *(os.fsencode(field) for field in fields)))
+
+
+def fault(error: Exception) -> str:
+    """What is told of an error that nobody expected."""
+    return f"the recorder failed: {type(error).__name__}: {error}"
 
 
 def within(most: int, field: bytes) -> int:

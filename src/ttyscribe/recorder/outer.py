@@ -9,8 +9,11 @@ service's lets whoever finds it give the terminal back after a crash.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+
+from ttyscribe.errors import TtyscribeError, reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,10 +34,12 @@ class Outer:
         self._note = note
 
     def give_back(self) -> None:
-        """Let the terminal be as it was."""
-        try:
+        """Let the terminal be as it was.
+
+        Where that fails, it is left to whoever finds the note; a note may be gone itself.
+        """
+        with contextlib.suppress(OSError):
             _restore(self._fd, self._was.st_uid, self._was.st_gid, self._was.st_mode)
-        finally:
             os.unlink(self._note)
 
 
@@ -44,7 +49,7 @@ def take(fd: int, uid: int, client: str, folder: str = FOLDER) -> Outer | None:
     client is the process that waits at the terminal, as client_of names it.
 
     A descriptor proves no more than that it was once opened: another user's
-    terminal, open for messages, is not to be taken from them. Raises OSError.
+    terminal, open for messages, is not to be taken from them. Raises TtyscribeError.
     """
     was = os.fstat(fd)
     if not stat.S_ISCHR(was.st_mode) or not os.isatty(fd) or was.st_uid != uid or uid == 0:
@@ -52,15 +57,21 @@ def take(fd: int, uid: int, client: str, folder: str = FOLDER) -> Outer | None:
     name = os.ttyname(fd)
     note = os.path.join(folder, str(os.getpid()))
     text = f"{name}\n{client}\n{was.st_rdev} {was.st_ino} {was.st_uid} {was.st_gid} {was.st_mode}\n"
-    note_fd = os.open(note, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, _MODE)
-    with open(note_fd, "w", encoding="utf-8", errors="surrogateescape") as file:
-        file.write(text)
+    try:
+        note_fd = os.open(note, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, _MODE)
+        with open(note_fd, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+    except OSError as error:
+        raise TtyscribeError(
+            f"{folder}: can't note there that the terminal is taken: {reason(error)};"
+            f" make it with: install -d -o ttyscribe -g ttyscribe -m 700 {folder}"
+        ) from None
     try:
         os.fchown(fd, os.geteuid(), -1)
         os.fchmod(fd, _MODE)
-    except OSError:
+    except OSError as error:
         os.unlink(note)
-        raise
+        raise TtyscribeError(f"{name}: can't take the terminal: {reason(error)}") from None
     return Outer(fd, was, note)
 
 
@@ -87,7 +98,12 @@ def give_back_left_over(living: Container[int] = (), folder: str = FOLDER) -> bo
     end, which first ends the session: what that still shows would not be recorded.
     """
     waits = False
-    for name in os.listdir(folder):
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        # Logins are told of it, as long as it is so.
+        return False
+    for name in names:
         if not name.isdigit() or int(name) in living or client_of(int(name)):
             continue
         try:

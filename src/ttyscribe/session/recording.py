@@ -242,10 +242,13 @@ class Recording:
             return
         if not self._spool.may_go(self.now()):
             raise self._unwritten()
-        if self._look_for:
-            self._spool.leave_note()
-        else:
-            self._spool.remove()
+        try:
+            if self._look_for:
+                self._spool.leave_note()
+            else:
+                self._spool.remove()
+        except FileNotFoundError:
+            pass  # somebody removed it, and all of it is delivered
 
     def forked(self) -> None:
         """This process is a fork that goes on with the recording."""
