@@ -52,7 +52,8 @@ def test_fault_of_the_pump_ends_session_and_recording_with_one_alert(
     null = os.open(os.devnull, os.O_RDWR)
     hello = wire.Hello(b"-x", b"012", False, {}, [], [])
     peer: Any = SimpleNamespace(uid=7, pid=os.getpid())
-    session = child.Session(ours, peer, hello, (null, null, null))
+    marks: list[bool] = []
+    session = child.Session(ours, peer, hello, (null, null, null), marks.append)
     session.values = config.built_in("rec-session")  # type: ignore[assignment]
     log: Any = Log(failure)
     session._record(log, open_ends(session.fds, log_input=False, log_output=False))
@@ -63,5 +64,6 @@ def test_fault_of_the_pump_ends_session_and_recording_with_one_alert(
         done = theirs.recv(wire.PACKET_MAX)
     assert done == wire.DONE + b"ttyscribe: the recorder failed: KeyError: 'what'"
     assert log.ended == {"event": "end", "signal": "HUP"}
+    assert marks == [True, False]
     failed = "the recorder failed: KeyError: 'what'"
     assert told == [f"user 7: a recording is not complete: {failed}{more}"]

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import resource
+import select
 import shutil
 import signal
 import socket
@@ -25,6 +26,7 @@ from tests.system.ownmachine import (
     CONFIG,
     NOTICE,
     SOCKET,
+    UID,
     USER,
     OwnMachine,
     mount,
@@ -76,6 +78,9 @@ class SystemLog:
         Path("/dev/log").unlink(missing_ok=True)
         self._socket.bind("/dev/log")
         Path("/dev/log").chmod(0o666)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
 
     def read(self) -> list[bytes]:
         found = []
@@ -450,6 +455,37 @@ def test_file_that_is_removed_while_a_session_runs_costs_it_nothing(
             (alert,) = log.alerts()
             assert outer.FOLDER.encode() in alert
     assert ours.started("-c", "exit 7").status == 7
+
+
+@pytest.mark.parametrize("ours", ["service"], indirect=True)
+def test_recorder_that_is_killed_is_told_of_if_it_was_recording(
+    machine: OwnMachine, ours: Side, log: SystemLog
+) -> None:
+    ours.enter()
+    assert ours.started("-c", "exit 7").status == 7
+
+    def recorders() -> list[int]:
+        return machine.running("ttyscribe", "recorder")
+
+    wait_until(lambda: len(recorders()) == 2, "the last session's recorder stays")
+    service = set(recorders())
+    # One that was said nothing to records nothing.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as silent:
+        silent.connect(str(SOCKET))
+        wait_until(lambda: len(recorders()) == 3, "nobody serves the connection")
+        (pid,) = set(recorders()) - service
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: len(recorders()) == 2, "it stays")
+    with ours.ssh_terminal() as terminal:
+        terminal.expect(rb"ready\$ ")
+        assert log.alerts() == []
+        (pid,) = set(recorders()) - service
+        os.kill(pid, signal.SIGKILL)
+        terminal.expect(b"the recorder is gone; the session ends")
+        assert terminal.finish() == 1
+    wait_until(lambda: select.select([log], [], [], 0)[0] != [], "the admin is not told")
+    (alert,) = log.alerts()
+    assert b"user " + UID.encode() + b": " in alert and b"killed by signal KILL" in alert
 
 
 def test_service_that_is_required_and_missing(

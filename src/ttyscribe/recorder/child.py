@@ -35,7 +35,7 @@ from ttyscribe.session.spoolfolder import SERVICE_FOLDER
 from ttyscribe.terminal import open_ends, window_of
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
+    from collections.abc import Callable, Container, Iterator
 
     from ttyscribe.config.views import RecSession
     from ttyscribe.session.pump import Log
@@ -47,11 +47,14 @@ HELLO_TIMEOUT = 5.0
 _WAIT_FOR_CLIENT = 5.0
 
 
-def serve(connection: socket.socket, others: Container[str]) -> bool:
+def serve(
+    connection: socket.socket, others: Container[str], mark: Callable[[bool], None]
+) -> bool:
     """Serve one client, from HELLO to the end of its session; whether it was recorded.
 
     others are the living processes that are served or were recorded before, as
-    outer.client_of names them.
+    outer.client_of names them. mark is told when a session begins to be recorded, and
+    when all of it is.
     """
     hello: wire.Hello | None = None
     fds: list[int] = []
@@ -68,7 +71,7 @@ def serve(connection: socket.socket, others: Container[str]) -> bool:
         # A recording's id is made of these.
         if outer.client_of(peer.pid) in others:
             raise TtyscribeError("this process has a session already")
-        session = Session(connection, peer, hello, three(hello.names, fds))
+        session = Session(connection, peer, hello, three(hello.names, fds), mark)
         values = session.values = session.load()
         session.run()
     except TtyscribeError as error:
@@ -88,11 +91,13 @@ class Session:
         peer: Peer,
         hello: wire.Hello,
         fds: tuple[int, int, int],
+        mark: Callable[[bool], None],
     ) -> None:
         self.connection = connection
         self.peer = peer
         self.hello = hello
         self.fds = fds
+        self._mark = mark
         self.values: RecSession
         self.recorded = False
         self._loaded: config.Loaded[RecSession]
@@ -252,6 +257,7 @@ class Session:
                 os.fchown(fd, self.peer.uid, self.peer.gid)
             os.close(fd)
         ends.child = [-1, -1, -1]
+        self._mark(True)
         if gone:
             self._client_gone()
 
@@ -335,6 +341,7 @@ class Session:
         if lost or kept:
             line = f"a recording is not complete: {lost}" if lost else kept
             alert(f"user {self.peer.uid}: {printable(line)}")
+        self._mark(False)
         self._let_go()
 
     def _let_go(self) -> None:

@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ttyscribe.errors import TtyscribeError, printable, reason
 from ttyscribe.recorder import courier, outer, privileges, wire
+from ttyscribe.recorder.marks import Marks
 from ttyscribe.session import lock
 from ttyscribe.session.alert import alert
+from ttyscribe.session.direct import signal_name
 from ttyscribe.session.spoolfolder import SERVICE_FOLDER
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ class Service:
         self._users: dict[int, int] = {}  # child's pid: its peer's uid
         self._counts: dict[int, int] = {}
         self._clients: dict[int, str] = {}  # child's pid: its peer, as outer.client_of
+        self._marks = Marks(limits.total)
         self._recorded: set[str] = set()  # the living ones of them that were recorded
         self._alerted: dict[int, float] = {}  # uid: when the admin was told last
         self._starts: dict[int, tuple[float, float]] = {}  # uid: (allowance, when)
@@ -148,6 +151,7 @@ class Service:
         if pid == 0:
             self._be_child(connection)
         connection.close()
+        self._marks.add(pid)
         self._users[pid] = uid
         self._clients[pid] = client
         self._counts[uid] = self._counts.get(uid, 0) + 1
@@ -206,9 +210,11 @@ class Service:
             os.close(self._wake)
             from ttyscribe.recorder.child import serve
 
+            place = self._marks.next_place()
             others = self._recorded.union(self._clients.values())
             # Zero says that no session was recorded, which a child that is killed can't.
-            status = 1 if serve(connection, others) else 0
+            recorded = serve(connection, others, lambda on: self._marks.set(place, on))
+            status = 1 if recorded else 0
         finally:
             os._exit(status)
 
@@ -225,6 +231,12 @@ class Service:
                 self._counts[uid] -= 1
                 if not self._counts[uid]:
                     del self._counts[uid]
+            if self._marks.remove(pid):
+                how = "ended too early"
+                if os.WIFSIGNALED(status):
+                    how = f"was killed by signal {signal_name(os.WTERMSIG(status))}"
+                line = f"the process that recorded a session {how}, and with it the session ends"
+                alert(f"user {uid}: {line}; what it captured is recovered", patience=0)
             client = self._clients.pop(pid, "")
             if client and status:
                 self._recorded.add(client)
