@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from tests.driving import wait_until
 
-from ttyscribe.recorder import wire
+from ttyscribe.recorder import client, wire
 from ttyscribe.session import skip
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,6 +58,7 @@ class Service:
         """The client's connection, and its HELLO."""
         connection, _ = self.socket.accept()
         connection.settimeout(TIMEOUT)
+        connection.send(wire.ACCEPTED)
         packet, fds, _, _ = socket.recv_fds(connection, wire.PACKET_MAX, 3)
         self.given = len(fds)
         for fd in fds:
@@ -104,21 +105,21 @@ sys.exit(rec_session.launched("-sh", sys.argv[1:], dict(os.environb)))
 @pytest.fixture(params=["launcher", "python", "python with waiter"])
 def each_service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
     """A service for each of the clients."""
-    client, waiter, path = tmp_path / "client", tmp_path / "waiter", tmp_path / "recorder.sock"
+    program, waiter, path = tmp_path / "client", tmp_path / "waiter", tmp_path / "recorder.sock"
     if request.param == "launcher":
         flags = {"CFLAGS": f'-DSERVICE_SOCKET="{path}"'}
-        subprocess.run([COMPILE, client, sys.executable, "/"], env=os.environ | flags, check=True)
+        subprocess.run([COMPILE, program, sys.executable, "/"], env=os.environ | flags, check=True)
     else:
         native = request.param == "python with waiter"
         if native:
             subprocess.run([COMPILE, "--waiter", waiter], check=True)
-        client.write_text(
+        program.write_text(
             PYTHON_CLIENT.format(
                 python=sys.executable, socket=str(path), waiter=str(waiter) if native else ""
             )
         )
-        client.chmod(0o755)
-    one = Service(tmp_path, client)
+        program.chmod(0o755)
+    one = Service(tmp_path, program)
     yield one
     one.close()
 
@@ -187,10 +188,47 @@ def test_what_is_unusual_goes_to_python_before_the_service_is_asked(
         service.socket.accept()
 
 
+def test_a_service_that_shows_no_life_is_given_up_in_a_second(service: Service) -> None:
+    begin = time.monotonic()
+    # The kernel connects whom nobody accepts.
+    assert told(service.start([b"-sh"])) == "the recorder service gives no answer; restart it"
+    assert 0.5 < time.monotonic() - begin < 1.5
+
+
+def test_the_python_client_gives_up_as_soon(service: Service) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.connect(str(service.path))
+        begin = time.monotonic()
+        assert client.ask(sock, "-sh", [], {}, (0, 1, 2)) is None
+        assert 0.5 < time.monotonic() - begin < 1.5
+
+
+def test_an_answer_is_waited_for_once_the_service_has_shown_life(each_service: Service) -> None:
+    process = each_service.start([b"-x", b"-c", b"echo in"])
+    connection, _ = each_service.accept()
+    time.sleep(1.5)
+    connection.send(wire.pack(wire.BARE, b"/bin/sh"))
+    assert process.communicate(timeout=TIMEOUT) == (b"in\n", b"")
+
+
+def test_a_service_that_is_being_started_is_waited_for(each_service: Service) -> None:
+    # Who listens is another process, and gone, as the former service.
+    pid = os.fork()
+    if pid == 0:
+        each_service.socket.listen()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    process = each_service.start([b"-x", b"-c", b"echo in"])
+    time.sleep(1.5)
+    connection, _ = each_service.accept()
+    connection.send(wire.pack(wire.BARE, b"/bin/sh"))
+    assert process.communicate(timeout=TIMEOUT) == (b"in\n", b"")
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (b"V99", "the recorder service speaks version 99, we 1; restart it"),
+        (b"V99", "the recorder service speaks version 99, we 2; restart it"),
         (b"V" + b"9" * 5000, "restart it"),
         (b"?", "the recorder service gives no answer; restart it"),
         (b"", "the recorder service gives no answer; restart it"),

@@ -418,6 +418,34 @@ def test_process_limit_leads_to_the_outcome(ours: Side, log: SystemLog, on_failu
     assert re.search(rb"no (more processes are allowed|process or memory is)", alert)
 
 
+@pytest.mark.parametrize("ours", ["service"], indirect=True)
+def test_service_that_is_stopped_is_given_up_soon_and_told_of_once(
+    machine: OwnMachine, ours: Side, log: SystemLog
+) -> None:
+    assert ours.values is not None
+    (pid, *_) = sorted(machine.running("ttyscribe", "recorder"))
+    log.read()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        for on_failure, expected in (("deny", (b"", 1)), ("allow", (b"in\n", 7))):
+            machine.configure({**ours.values, "on_failure": on_failure})
+            for more in ([], ["--login"]):  # the native client, and the one in Python
+                begin = time.monotonic()
+                result = ours.started("-c", *more, "echo in; exit 7")
+                assert time.monotonic() - begin < SOON
+                assert (result.out, result.status) == expected
+                assert result.err.endswith(b"the recorder service gives no answer; restart it\n")
+                assert result.err.count(b"\n") == 1
+                (alert,) = log.alerts()
+                assert b"gives no answer" in alert
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    # Those who gave up come first.
+    assert ours.started("-c", "exit 7").status == 7
+    wait_until(lambda: len(machine.running("ttyscribe", "recorder")) == 2, "a recorder stays")
+    assert log.alerts() == []
+
+
 def ended(side: Side, rec: str) -> bool:
     """Whether a recording has its end."""
     last = side.recordings()[rec][-1].extra

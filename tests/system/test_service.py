@@ -93,10 +93,12 @@ def send(sock: socket.socket, packet: bytes, fds: list[int]) -> None:
 
 
 def answer(sock: socket.socket) -> bytes:
+    """What the service says, but for that it is there."""
     try:
-        return sock.recv(wire.PACKET_MAX)
+        packet = sock.recv(wire.PACKET_MAX)
     except ConnectionResetError:
         return b""
+    return answer(sock) if packet == wire.ACCEPTED else packet
 
 
 def test_a_login_is_recorded_whole_and_ends_with_the_shells_status(
@@ -293,6 +295,7 @@ def test_a_service_of_another_version_is_refused_by_name(machine: Machine, user:
         try:
             with Login(user, ["-c", "echo in"]) as login:
                 connection, _ = fake.accept()
+                connection.send(wire.ACCEPTED)
                 connection.recv(wire.PACKET_MAX)
                 connection.send(b"V99")
                 assert login.finish() == 1
@@ -300,6 +303,21 @@ def test_a_service_of_another_version_is_refused_by_name(machine: Machine, user:
         finally:
             SOCKET.unlink()
     assert b"speaks version 99" in login.seen and b"in\r\n" not in login.seen
+
+
+def test_two_hundred_logins_at_once_are_all_served(
+    machine: Machine, service: subprocess.Popen[bytes], user: User
+) -> None:
+    logins = [
+        subprocess.Popen(
+            [LAUNCHER, "-c", "exit 7"], user=user.uid, group=user.gid, extra_groups=[],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )
+        for _ in range(200)
+    ]  # fmt: skip
+    ends = [(login.communicate(timeout=TIMEOUT)[1], login.returncode) for login in logins]
+    assert ends == [(b"", 7)] * 200
+    assert ended(machine.messages()) == [7] * 200
 
 
 def test_a_silent_client_costs_one_child_for_a_few_seconds(
@@ -424,6 +442,7 @@ def test_another_users_terminal_is_not_taken(
         "s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
         "s.connect(sys.argv[2])\n"
         "socket.send_fds(s, [bytes.fromhex(sys.argv[3])], [fd] * 3)\n"
+        "assert s.recv(100) == b'A'\n"
         "print(s.recv(65536)[:1].decode())\n"
         "st = os.stat(sys.argv[1])\n"
         "print(st.st_uid, oct(st.st_mode & 0o777))\n"
@@ -513,6 +532,7 @@ def test_a_process_is_recorded_once(
         "    s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
         "    s.connect(sys.argv[1])\n"
         "    socket.send_fds(s, [bytes.fromhex(sys.argv[2])], [null] * 3)\n"
+        "    assert s.recv(100) == b'A'\n"
         "    print(s.recv(65536)[:1].decode())\n"
         "    return s\n"
         "first = session()\n"

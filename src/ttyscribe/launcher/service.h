@@ -29,13 +29,16 @@
 enum { REFUSED = 1, NOT_EXECUTABLE = 126, NOT_FOUND = 127 };
 enum { TO_PYTHON = -1 };
 enum { DIRECT_NEEDS = 8, VARIABLES_LIMIT = 512 };
-enum { CONNECT_SECONDS = 5, ANSWER_SECONDS = 30 }; // client.py
+// client.py
+enum { CONNECT_SECONDS = 5, ANSWER_SECONDS = 30 };
+enum { TURN = 50 * 1000 * 1000, TURNS = 14, TURNS_OF_START = 200 };
 
 // wire.py
+#define VERSION "2"
 enum { PACKET_MAX = 65536, ARGUMENTS_MAX = 49152, VALUE_MAX = 4096, VARIABLES_MAX = 8192 };
 enum { ARGV0_MAX = 1024 };
 enum { RECORD = 'R', BARE = 'B', DIRECT = 'I', FAILED = 'E', FULL = 'L' };
-enum { FAILED_START = 'F', OTHER_VERSION = 'V' };
+enum { ACCEPTED = 'A', FAILED_START = 'F', OTHER_VERSION = 'V' };
 enum { PASSED = 'p', OWN = 'o', CLOSED = '-' };
 static const char *const SENT[] = {
     "TERM=", "LANG=", "LC_ALL=", "LOGNAME=", "SSH_CONNECTION=", "SSH_CLIENT=", "REMOTEHOST=",
@@ -250,7 +253,7 @@ static bool put_hello(const struct login *login)
 {
     size_t left = ARGUMENTS_MAX;
     used = 0;
-    if (strlen(login->argv[0]) > ARGV0_MAX || !put("H1", 2) || !put_field(login->argv[0])
+    if (strlen(login->argv[0]) > ARGV0_MAX || !put("H" VERSION, 2) || !put_field(login->argv[0])
         || !put_field("012") || !put_field("0") || !put_names(login->environment)
         || !put_variables(login->environment))
         return false;
@@ -301,6 +304,35 @@ static void say_hello(void)
     // A full service turns clients away without hearing them: it shows when it is read.
     while (system_call(__NR_sendmsg, recorder, (long)&message, MSG_NOSIGNAL, 0, 0, 0) == -EINTR)
         ;
+}
+
+// Whether nobody serves the socket yet, or no more: who listens is systemd, or is gone.
+static bool is_starting(void)
+{
+    struct ucred peer = {0};
+    socklen_t size = sizeof peer;
+    // The service listens anew, even at systemd's socket, once it is there.
+    system_call(__NR_getsockopt, recorder, SOL_SOCKET, SO_PEERCRED, (long)&peer, (long)&size, 0);
+    return peer.pid <= 1 || system_call(__NR_kill, peer.pid, 0, 0, 0, 0, 0) == -ESRCH;
+}
+
+// Whether the service says something while it has its turns, which are counted, and not the
+// time: where it has to wait for its own, so do we. An answer is left to be read.
+static bool shows_life(bool *accepted)
+{
+    char kind = 0;
+    struct pollfd ready = {.fd = recorder, .events = POLLIN};
+    for (int left = is_starting() ? TURNS_OF_START : TURNS; left; left--) {
+        struct timespec turn = {.tv_nsec = TURN};
+        if (system_call(__NR_ppoll, (long)&ready, 1, (long)&turn, 0, 0, 0) > 0) {
+            system_call(__NR_recvfrom, recorder, (long)&kind, 1, MSG_PEEK, 0, 0);
+            *accepted = kind == ACCEPTED;
+            if (*accepted)
+                system_call(__NR_recvfrom, recorder, (long)&kind, 1, 0, 0, 0);
+            return true;
+        }
+    }
+    return false;
 }
 
 // The packet's fields, where the letter is not one of them.
@@ -741,7 +773,7 @@ static int refused(const struct login *login, char **fields, const char **note)
 static const char *of_version(const char *theirs)
 {
     static char text[128] = "the recorder service speaks version ";
-    static const char rest[] = ", we 1; restart it";
+    static const char rest[] = ", we " VERSION "; restart it";
     char *end = text + strlen(text);
     // A number; of anything longer the beginning.
     while (*theirs && end < text + sizeof text - sizeof rest)
@@ -759,9 +791,13 @@ static int attempt(const struct login *login, const char **note)
     if (is_for_python(login) || !is_plain(login->environment) || !put_hello(login) || !has_room()
         || !reach_service())
         return TO_PYTHON;
-    say_hello();
     int result = TO_PYTHON;
     *note = "the recorder service gives no answer; restart it";
+    bool accepted;
+    if (!shows_life(&accepted))
+        return TO_PYTHON;
+    if (accepted)
+        say_hello();
     switch (hear(&answer)) {
     case RECORD:
         result = run_recorded(login, &answer, note);

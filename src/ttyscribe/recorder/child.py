@@ -22,7 +22,8 @@ from ttyscribe.config.loader import NOT_HONOURED, conf_variables, ignored
 from ttyscribe.errors import TtyscribeError, WriterError, printable
 from ttyscribe.recorder import outer, privileges, wire
 from ttyscribe.recorder.loginrecord import LoginRecord
-from ttyscribe.recorder.peer import Peer, receive_hello, three
+from ttyscribe.recorder.peer import GoneError, Peer, receive_hello, three
+from ttyscribe.recorder.refusal import at_failure, refuse
 from ttyscribe.session import lock
 from ttyscribe.session.alert import alert, warn
 from ttyscribe.session.direct import Outcome
@@ -74,6 +75,8 @@ def serve(
         session = Session(connection, peer, hello, three(hello.names, fds), mark)
         values = session.values = session.load()
         session.run()
+    except GoneError:
+        pass
     except TtyscribeError as error:
         refuse(connection, peer, values or at_failure(peer, hello), str(error))
     except Exception as error:  # whatever it is, the login must come to its chosen outcome
@@ -391,30 +394,6 @@ def logged_in(record: LoginRecord | None) -> Iterator[None]:
     finally:
         if record is not None:
             record.remove()
-
-
-def at_failure(peer: Peer | None, hello: wire.Hello | None) -> RecSession:
-    """What counts where there is no configuration."""
-    if peer is None or hello is None:
-        return config.built_in("rec-session")  # type: ignore[return-value]  # the defaults
-    from ttyscribe.config.broken import values_at_failure
-
-    environ = {os.fsdecode(k): os.fsdecode(v) for k, v in hello.environ.items()}
-    return values_at_failure(environ, os.fsdecode(hello.argv0), peer.uid)
-
-
-def refuse(connection: socket.socket, peer: Peer | None, values: RecSession, why: str) -> None:
-    """Tell the client that this session can't be recorded, and what the admin wants then."""
-    uid = peer.uid if peer is not None else -1
-    outcome = str(values["on_failure_root" if uid == 0 else "on_failure"])
-    shell = str(values["shell"])
-    why = printable(why)
-    what = "this session is not recorded" if outcome == "allow" else "login refused"
-    alert(f"user {uid}: {what}: {why}")
-    with contextlib.suppress(OSError):
-        connection.settimeout(1.0)
-        fields = (outcome, shell, why)
-        connection.send(wire.pack(wire.FAILED, *(os.fsencode(field) for field in fields)))
 
 
 def fault(error: Exception) -> str:

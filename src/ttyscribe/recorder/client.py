@@ -41,8 +41,15 @@ else:
 _PR_SET_DUMPABLE = 4
 # 5 seconds as a struct timeval of two longs, socket(7).
 _CONNECT_TIMEOUT = Struct("@ll").pack(5, 0)
-# A recorder that is set up answers in milliseconds; one that is looking a user's
-# groups up at a slow directory gives up after some seconds and records.
+# The service says at once that it is there, however much it has to do. It is given so many
+# turns of so many milliseconds each, and not a time: on a machine that is so busy that the
+# service has to wait for its own, we have to wait for ours as well.
+_TURN = 50
+_TURNS = 14
+# The same while it is being started.
+_TURNS_OF_START = 200
+# Its answer takes milliseconds, or some seconds where it is looking a user's groups up at a
+# slow directory.
 _ANSWER_TIMEOUT = 30.0
 _NEVER_IGNORED = (signal.SIGCHLD, signal.SIGPIPE)
 
@@ -106,21 +113,16 @@ def ask(
         is_plain_git,
     )
     rights = b"".join([_native(fd) for fd in given])
-    try:
-        sock.sendmsg([hello.packed()], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
-    except OSError:
-        pass  # a full service turns clients away without hearing them
-    sock.settimeout(_ANSWER_TIMEOUT)
-    try:
-        packet, ancillary = _receive(sock)
-    except ConnectionResetError:
-        # That it closed on our HELLO is told before what it said.
-        try:
-            packet, ancillary = _receive(sock)
-        except OSError:
-            return None
-    except OSError:
+    if not _shows_life(sock):
         return None
+    packet, ancillary = _receive(sock)
+    if packet == wire.ACCEPTED:
+        try:
+            sock.sendmsg([hello.packed()], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
+        except OSError:
+            pass  # a full service turns clients away without hearing them
+        sock.settimeout(_ANSWER_TIMEOUT)
+        packet, ancillary = _receive(sock)
     if not packet:
         return None
     passed = []
@@ -133,10 +135,40 @@ def ask(
     return Answer(kind_of, fields, passed)
 
 
+def _shows_life(sock: _socket.socket) -> bool:
+    """Whether the service says something while it has its turns."""
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN)
+    turns = _TURNS_OF_START if _is_starting(sock) else _TURNS
+    return any(poll.poll(_TURN) for _ in range(turns))
+
+
+def _is_starting(sock: _socket.socket) -> bool:
+    """Whether nobody serves the socket yet, or no more: who listens is systemd, or is gone."""
+    # The service listens anew, even at systemd's socket, once it is there.
+    creds = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+    pid = _from_native(creds[:4])
+    try:
+        if pid > 1:
+            os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return pid <= 1
+
+
 def _receive(sock: _socket.socket) -> tuple[bytes, list[tuple[int, int, bytes]]]:
-    packet, ancillary, flags, _ = sock.recvmsg(
-        wire.PACKET_MAX, _socket.CMSG_SPACE(12), _socket.MSG_CMSG_CLOEXEC
-    )
+    """One packet, empty if none comes, and what came along with it."""
+    room = (wire.PACKET_MAX, _socket.CMSG_SPACE(12), _socket.MSG_CMSG_CLOEXEC)
+    try:
+        try:
+            packet, ancillary, flags, _ = sock.recvmsg(*room)
+        except ConnectionResetError:
+            # That it closed on our HELLO is told before what it said.
+            packet, ancillary, flags, _ = sock.recvmsg(*room)
+    except OSError:
+        return b"", []
     if flags & _socket.MSG_CTRUNC:
         raise ServiceError(
             "no file descriptor is left for what the recorder service gives;"

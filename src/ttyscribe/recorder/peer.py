@@ -17,6 +17,10 @@ from ttyscribe.recorder import privileges, wire
 _SO_PEERPIDFD = 77
 
 
+class GoneError(TtyscribeError):
+    """The login shell ended or gave up, and has told so itself, if there was something to tell."""
+
+
 class Peer:
     """The process at the other end, as the kernel knows it."""
 
@@ -24,24 +28,26 @@ class Peer:
         creds = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         self.pid, self.uid, self.gid = struct.unpack("iII", creds)
         self.pidfd = self._open_pidfd(connection)
+        self._connection = connection
 
     def check(self) -> None:
-        """Raise TtyscribeError if the process is gone, or in another's hands."""
+        """Raise GoneError if the process is gone, and TtyscribeError if in another's hands."""
         try:
             with open(f"/proc/{self.pid}/status", "rb") as file:
                 status = file.read()
         except OSError:
             if not privileges.sees_processes():
                 raise TtyscribeError(privileges.BLIND) from None
-            raise TtyscribeError("the login shell is gone") from None
+            raise GoneError("the login shell is gone") from None
         for line in status.splitlines():
             if line.startswith(b"TracerPid:") and int(line.split()[1]):
                 raise TtyscribeError("the login shell is being traced")
         # What was read belongs to the peer if the peer is alive after it was.
         poll = select.poll()
         poll.register(self.pidfd, select.POLLIN)
+        poll.register(self._connection, 0)  # its end is told all the same
         if poll.poll(0):
-            raise TtyscribeError("the login shell is gone")
+            raise GoneError("the login shell is gone")
 
     def _open_pidfd(self, connection: socket.socket) -> int:
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import select
 import signal
 import socket
@@ -17,6 +18,7 @@ import stat
 import struct
 import sys
 import time
+from collections import deque
 from typing import TYPE_CHECKING, NoReturn
 
 from ttyscribe.errors import TtyscribeError, printable, reason
@@ -39,6 +41,10 @@ FOLDERS = (
     (SERVICE_FOLDER, 0o700),
 )
 _BACKLOG = 4096
+# So many are accepted before one is served: a client that hears nothing gives up.
+_BATCH = 256
+# Descriptors of our own, beside the clients' that wait.
+_OWN_FDS = 64
 # In this many seconds a user may start as many sessions anew as they may have.
 _REFILL = 8.0
 # How often the parent looks for terminals that nobody gave back, in seconds; and while it
@@ -73,6 +79,8 @@ class Service:
         self._marks = Marks(limits.total)
         self._recorded: set[str] = set()  # the living ones of them that were recorded
         self._alerted: dict[int, float] = {}  # uid: when the admin was told last
+        self._waiting: deque[tuple[socket.socket, int, int]] = deque()  # with pid and uid
+        self._room = room_for(limits.total)
         self._starts: dict[int, tuple[float, float]] = {}  # uid: (allowance, when)
         self._stopping = False
         self._courier = courier.start()
@@ -87,7 +95,6 @@ class Service:
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; sessions in progress go on in their children."""
-        preload()
         listener = self._listener
         listener.setblocking(False)
         poll = select.poll()
@@ -97,12 +104,17 @@ class Service:
         gc.collect()
         gc.freeze()
         while not self._stopping:
-            for fd, _ in poll.poll(max(0.0, self._look_due - time.monotonic()) * 1000):
+            pause = 0.0 if self._waiting else max(0.0, self._look_due - time.monotonic())
+            for fd, _ in poll.poll(pause * 1000):
                 if fd == self._wake:
                     self._on_signals()
                 else:
                     self._accept()
+            if self._waiting:
+                self._serve(*self._waiting.popleft())
             self._look_after()
+        while self._waiting:
+            self._serve(*self._waiting.popleft())
 
     def _look_after(self) -> None:
         """What has to be done from time to time: have a courier, and give terminals back."""
@@ -130,21 +142,37 @@ class Service:
             # SIGHUP needs no work: each session reads the configuration that is there.
 
     def _accept(self) -> None:
-        try:
-            connection, _ = self._listener.accept()
-        except OSError:
-            # The client is gone, or we are out of descriptors for a moment.
-            return
-        creds = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        peer, uid, _ = struct.unpack("iII", creds)
-        why = self._full(uid)
-        if why:
-            self._refuse(connection, uid, why)
-            return
+        """Tell those who knock that we are there, before any of them is served."""
+        for _ in range(_BATCH):
+            if len(self._waiting) >= self._room:
+                return
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                # There is no more, or we are out of descriptors for a moment.
+                return
+            try:
+                connection.send(wire.ACCEPTED)
+            except OSError:
+                # It gave up, and has told so itself.
+                connection.close()
+                continue
+            creds = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            pid, uid, _ = struct.unpack("iII", creds)
+            why = self._full(uid)
+            if why:
+                self._refuse(connection, uid, why)
+                continue
+            self._counts[uid] = self._counts.get(uid, 0) + 1
+            self._waiting.append((connection, pid, uid))
+
+    def _serve(self, connection: socket.socket, peer: int, uid: int) -> None:
+        """Start a child for a client."""
         client = outer.client_of(peer)
         try:
             pid = os.fork()
         except OSError as error:
+            self._count_down(uid)
             why = f"the recorder can't start another process: {reason(error)}"
             self._refuse(connection, uid, why)
             return
@@ -154,7 +182,11 @@ class Service:
         self._marks.add(pid)
         self._users[pid] = uid
         self._clients[pid] = client
-        self._counts[uid] = self._counts.get(uid, 0) + 1
+
+    def _count_down(self, uid: int) -> None:
+        self._counts[uid] -= 1
+        if not self._counts[uid]:
+            del self._counts[uid]
 
     def _refuse(self, connection: socket.socket, uid: int, why: str) -> None:
         """Turn a client away without ever waiting for it, and tell the admin, not each time.
@@ -174,7 +206,7 @@ class Service:
             alert(f"user {uid}: sessions can't be recorded: {why}", patience=0)
 
     def _full(self, uid: int) -> str:
-        if len(self._users) >= self._limits.total:
+        if len(self._users) + len(self._waiting) >= self._limits.total:
             return f"{self._limits.total} sessions are recorded already, the most there may be"
         if uid and self._counts.get(uid, 0) >= self._limits.per_user:
             return f"this user has {self._limits.per_user} recorded sessions already, the most"
@@ -208,6 +240,9 @@ class Service:
             os.setsid()
             self._listener.close()
             os.close(self._wake)
+            for other, _, _ in self._waiting:
+                # Open here as well, it would not end with the child that will serve it.
+                other.close()
             from ttyscribe.recorder.child import serve
 
             place = self._marks.next_place()
@@ -228,9 +263,7 @@ class Service:
                 return
             uid = self._users.pop(pid, None)
             if uid is not None:
-                self._counts[uid] -= 1
-                if not self._counts[uid]:
-                    del self._counts[uid]
+                self._count_down(uid)
             if self._marks.remove(pid):
                 how = "ended too early"
                 if os.WIFSIGNALED(status):
@@ -247,6 +280,17 @@ class Service:
                 self._courier_due = time.monotonic() + courier.PAUSE
                 line = "ttyscribe recorder: its process for deliveries ended; another one follows"
                 print(line, file=sys.stderr, flush=True)
+
+
+def room_for(clients: int) -> int:
+    """How many clients may wait at once, of so many; makes room for them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = clients + _OWN_FDS
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return max(wanted - _OWN_FDS, 1)
 
 
 def preload() -> None:
@@ -281,6 +325,8 @@ def listen(path: str) -> tuple[socket.socket, Callable[[], None]]:
     if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS"):
         sock = socket.socket(fileno=_LISTEN_FD)
         sock.set_inheritable(False)
+        # From now on a client sees that it is us who listen.
+        sock.listen(_BACKLOG)
         return sock, lambda: None
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     fresh = f"{path}.{os.getpid()}"
@@ -354,6 +400,7 @@ def run(path: str, user: str, limits: Limits) -> int:
     prepare(user)
     if not privileges.sees_processes():
         print(f"ttyscribe recorder: {privileges.BLIND}", file=sys.stderr, flush=True)
+    preload()
     listener, withdraw = listen(path)
     service = Service(listener, limits)
     try:

@@ -8,6 +8,8 @@ A SOCK_SEQPACKET socket, so that a packet is a message: one letter, then fields
 without NULs, joined by NUL. Descriptors travel with the packet that names them.
 
     client                             service
+                                       ACCEPTED            it is there and listens; to one that
+                                         does not say so, no descriptor is sent
     HELLO version argv0 name whole     (descriptors: those of 0, 1, 2 that are open,
       variables n                        which name says: "012", "02", ...; whole is "0", "1"
                                          if something is cut, "2" if not and it is_plain_git)
@@ -37,9 +39,10 @@ user's hang-up, for the client the end of the session.
 
 from __future__ import annotations
 
-VERSION = 1
+VERSION = 2
 SOCKET = "/run/ttyscribe/recorder.sock"
 
+ACCEPTED = b"A"
 HELLO = b"H"
 RECORD = b"R"
 BARE = b"B"
