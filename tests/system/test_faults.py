@@ -446,6 +446,24 @@ def test_service_that_is_stopped_is_given_up_soon_and_told_of_once(
     assert log.alerts() == []
 
 
+@pytest.mark.parametrize("ours", ["service"], indirect=True)
+@pytest.mark.parametrize(("on_failure", "status"), [("deny", 1), ("allow", 7)])
+def test_shell_for_which_no_process_is_left_has_no_notice_that_it_is_recorded(
+    machine: OwnMachine, ours: Side, log: SystemLog, on_failure: str, status: int
+) -> None:
+    assert ours.values is not None
+    machine.configure({**ours.values, "on_failure": on_failure})
+    shown = ours.on_terminal("-c", "exit 7").out
+    assert NOTICE.rstrip().encode() in shown
+    log.read()
+    result = ours.on_terminal("-c", "exit 7", limits={resource.RLIMIT_NPROC: 0})
+    what = b"login refused" if status == 1 else b"this session is not recorded"
+    assert result.out.startswith(b"ttyscribe: " + what) and result.out.count(b"\n") == 1
+    assert b"no process or memory is left" in result.out
+    assert result.status == status
+    assert len(log.alerts()) == 1
+
+
 def ended(side: Side, rec: str) -> bool:
     """Whether a recording has its end."""
     last = side.recordings()[rec][-1].extra

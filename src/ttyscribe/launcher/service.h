@@ -596,20 +596,36 @@ static long new_process(void)
 #endif
 }
 
-// Start it: its pid, or -errno of why that can't be, or 0 and why it can't run in *number.
-static long start(const struct program *program, const struct answer *answer, const char *layout,
-                  int slave, uint64_t before, int *number)
-{
+// A process that is to become the shell, and waits for a byte: then it does, or reports why
+// it can't.
+struct held {
+    long pid;
+    int go[2];
     int report[2];
+};
+
+// Make it; 0, or -errno of why that can't be.
+static long hold(const struct program *program, const struct answer *answer, const char *layout,
+                 int slave, uint64_t before, struct held *held)
+{
+    int *report = held->report, *go = held->go;
     long result = system_call(__NR_pipe2, (long)report, O_CLOEXEC, 0, 0, 0, 0);
+    if (result < 0)
+        return result;
+    result = system_call(__NR_pipe2, (long)go, O_CLOEXEC, 0, 0, 0, 0);
     if (result < 0)
         return result;
     // A terminal that it does not leave, it could open by name and be seen on.
     bool leads = slave >= 0 || has_terminal()
                  || system_call(__NR_getsid, 0, 0, 0, 0, 0, 0)
                         == system_call(__NR_getpid, 0, 0, 0, 0, 0, 0);
-    long pid = new_process();
-    if (pid == 0) {
+    held->pid = new_process();
+    if (held->pid == 0) {
+        char byte;
+        system_call(__NR_close, go[1], 0, 0, 0, 0, 0);
+        // Without a byte its starter has given up, or is gone.
+        if (system_call(__NR_read, go[0], (long)&byte, 1, 0, 0, 0) != 1)
+            system_call(__NR_exit_group, NOT_FOUND, 0, 0, 0, 0, 0);
         system_call(__NR_rt_sigprocmask, SIG_SETMASK, (long)&before, 0, sizeof before, 0, 0);
         int why = become(program, answer, layout, slave, leads);
         system_call(__NR_write, report[1], (long)&why, sizeof why, 0, 0, 0);
@@ -617,18 +633,30 @@ static long start(const struct program *program, const struct answer *answer, co
             system_call(__NR_exit_group, NOT_FOUND, 0, 0, 0, 0, 0);
     }
     system_call(__NR_close, report[1], 0, 0, 0, 0, 0);
-    if (pid > 0) {
-        do
-            result = system_call(__NR_read, report[0], (long)number, sizeof *number, 0, 0, 0);
-        while (result == -EINTR);
-        if (result == sizeof *number) {
-            while (system_call(__NR_wait4, pid, 0, 0, 0, 0, 0) == -EINTR)
-                ;
-            pid = 0;
-        }
-    }
-    system_call(__NR_close, report[0], 0, 0, 0, 0, 0);
-    return pid;
+    system_call(__NR_close, go[0], 0, 0, 0, 0, 0);
+    return held->pid < 0 ? held->pid : 0;
+}
+
+static void end_held(const struct held *held)
+{
+    while (system_call(__NR_wait4, held->pid, 0, 0, 0, 0, 0) == -EINTR)
+        ;
+}
+
+// Let it become the shell: its pid, or 0 and why it can't run in *number.
+static long let_go(const struct held *held, int *number)
+{
+    long result;
+    system_call(__NR_write, held->go[1], (long)"", 1, 0, 0, 0);
+    system_call(__NR_close, held->go[1], 0, 0, 0, 0, 0);
+    do
+        result = system_call(__NR_read, held->report[0], (long)number, sizeof *number, 0, 0, 0);
+    while (result == -EINTR);
+    system_call(__NR_close, held->report[0], 0, 0, 0, 0, 0);
+    if (result != sizeof *number)
+        return held->pid;
+    end_held(held);
+    return 0;
 }
 
 // The name of a terminal, or "" for none of at most this length.
@@ -712,20 +740,30 @@ static int run_recorded(const struct login *login, const struct answer *answer, 
             return TO_PYTHON;
     }
     name_terminal(program.environment, slave);
-    // The terminal's own mode turns the line ends into its own.
-    if (*fields[1] && is_terminal(0) && is_terminal(1))
-        system_call(__NR_write, 1, (long)fields[1], (long)strlen(fields[1]), 0, 0, 0);
     set_timeout(SO_SNDTIMEO, 0);
     set_timeout(SO_RCVTIMEO, 0);
     uint64_t before, set = watch(&before);
     *note = "the user's terminal is gone";
     long pid = -EIO;
     int why = 0;
-    if (terminal < 0
-        || (system_call(__NR_ioctl, terminal, TCGETS, (long)mode, 0, 0, 0) == 0
-            && make_raw(mode))) {
+    struct held held;
+    if (terminal < 0 || system_call(__NR_ioctl, terminal, TCGETS, (long)mode, 0, 0, 0) == 0) {
         *note = "no process or memory is left to start the shell; try again later";
-        pid = start(&program, answer, fields[2], slave, before, &why);
+        pid = hold(&program, answer, fields[2], slave, before, &held);
+    }
+    if (pid == 0) {
+        // What can't be recorded has no notice. The terminal's own mode turns the line ends
+        // into its own.
+        if (*fields[1] && is_terminal(0) && is_terminal(1))
+            system_call(__NR_write, 1, (long)fields[1], (long)strlen(fields[1]), 0, 0, 0);
+        if (terminal < 0 || make_raw(mode)) {
+            pid = let_go(&held, &why);
+        } else {
+            *note = "the user's terminal is gone";
+            pid = -EIO;
+            system_call(__NR_close, held.go[1], 0, 0, 0, 0, 0);
+            end_held(&held);
+        }
     }
     for (size_t i = 0; i < answer->fds_count; i++)
         system_call(__NR_close, answer->fds[i], 0, 0, 0, 0, 0);
