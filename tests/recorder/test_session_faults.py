@@ -23,7 +23,7 @@ class Log:
     log_input = False
     error = None
     holds = full = False
-    paused_until = 0
+    paused_until = waiting = 0
 
     def __init__(self, failure: Exception | None) -> None:
         self.failure = failure
@@ -58,7 +58,6 @@ def test_fault_of_the_pump_ends_session_and_recording_with_one_alert(
     log: Any = Log(failure)
     session._record(log, open_ends(session.fds, log_input=False, log_output=False))
     session._finish(log)
-    os.close(null)
     with theirs:
         assert [theirs.recv(wire.PACKET_MAX)[:1] for _ in range(2)] == [wire.RECORD, wire.END]
         done = theirs.recv(wire.PACKET_MAX)

@@ -484,9 +484,10 @@ def test_file_that_is_removed_while_a_session_runs_costs_it_nothing(
             later.enter_context(moved(outer.FOLDER))
         else:
             folder = Path(outer.FOLDER) if gone == "note" else spool_folder(ours)
+            pattern = "*" if gone == "note" else "*.spool"
             # The courier may not have been where earlier logins were refused.
-            wait_until(lambda: len(list(folder.iterdir())) == 1, "more than this session's file")
-            next(folder.iterdir()).unlink()
+            wait_until(lambda: len([*folder.glob(pattern)]) == 1, "more than this session's file")
+            next(folder.glob(pattern)).unlink()
         terminal.line("exit 3")
         assert terminal.finish() == 3
         (rec,) = set(ours.recordings()) - before
@@ -706,6 +707,62 @@ def test_outage_ends_a_shell_without_a_terminal_that_ignores_its_hangup(
         _, err = process.communicate(b"go\n", timeout=30)
     assert b"ttyscribe: the session ends" in err
     assert not machine.running("-c", script) and not machine.running("sleep", "3003")
+
+
+class FullJournal:
+    """Stands in journald's place, and reads nothing until it is asked to."""
+
+    def __init__(self) -> None:
+        path = "/run/systemd/journal/socket"
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        Path(path).unlink(missing_ok=True)
+        self._socket.bind(path)
+        Path(path).chmod(0o666)
+        self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._sender.connect(path)
+        self.ends = 0
+
+    def fill(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._sender.send(b"x")
+
+    def read(self) -> int:
+        """Read all; how many recordings' ends there were until now."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self.ends += b'"event":"end"' in self._socket.recv(1 << 20)
+        return self.ends
+
+    def close(self) -> None:
+        self._sender.close()
+        self._socket.close()
+        Path("/run/systemd/journal/socket").unlink()
+
+
+def test_writer_that_takes_nothing_at_the_end_keeps_nobody_and_gets_all_later(ours: Side) -> None:
+    assert ours.values is not None
+    ours.machine.configure({**ours.values, "writer": "journal", "notice": ""})
+    journald = FullJournal()
+    try:
+        process = ours.start("-c", "echo ready; read x; exit 7", stdin=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        journald.fill()
+        begin = time.monotonic()
+        process.communicate(b"go\n", timeout=30)
+        # A second for one that records itself; the rest is for a loaded machine.
+        assert time.monotonic() - begin < (1.5 if ours.name == "service" else 2.5)
+        assert process.returncode == 7
+        # From here on it takes them.
+        journald.read()
+        if ours.name == "direct":
+            # The next recording delivers what was left.
+            assert ours.started("-c", "exit 7").status == 7
+        wanted = 1 if ours.name == "service" else 2
+        wait_until(lambda: journald.read() >= wanted, "the end is not delivered")
+    finally:
+        journald.close()
 
 
 @pytest.mark.parametrize("ours", ["service"], indirect=True)

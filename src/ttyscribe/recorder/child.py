@@ -15,6 +15,7 @@ import signal
 import socket
 import stat
 import struct
+import time
 from typing import TYPE_CHECKING
 
 from ttyscribe import config, policy
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 # A client says HELLO at once or not at all.
 HELLO_TIMEOUT = 5.0
 _WAIT_FOR_CLIENT = 5.0
+# How long a client waits at the end for a writer that takes nothing, in seconds.
+_PATIENCE = 0.3
 
 
 def serve(
@@ -325,15 +328,31 @@ class Session:
     def _finish(self, recording: Log) -> None:
         """End the recording and tell the client that it may go.
 
-        Where the writer is in trouble the client need not wait: the spool has all.
+        Where the writer is in trouble, or takes nothing for a moment, the client need not
+        wait: the spool has all, and this process goes on.
         """
+        # Whoever reads the user's pipes waits until nobody has them open.
+        for fd in set(self.fds) - {-1}:
+            os.close(fd)
+        self.fds = (-1, -1, -1)
         if recording.error is not None:
             self._let_go()
+        waiting, since = recording.waiting, time.monotonic()
+
+        def look() -> bool:
+            nonlocal waiting, since
+            now = time.monotonic()
+            if recording.waiting != waiting:
+                waiting, since = recording.waiting, now
+            elif now - since > _PATIENCE:
+                self._let_go()
+            return False
+
         outcome = self._ended or Outcome(0, self._told or signal.SIGHUP)
         lost = self._failed
         kept = ""
         try:
-            recording.finish(outcome.member())
+            recording.finish(outcome.member(), look)
         except WriterError as error:
             if error.kept:
                 kept = str(error)

@@ -42,6 +42,11 @@ class RawLog:
         """Output is delivered even if it could not be written yet."""
         return False
 
+    @property
+    def waiting(self) -> int:
+        """How many bytes the file has not taken yet."""
+        return len(self._pending)
+
     def now(self) -> int:
         """Nanoseconds since the recording began."""
         return time.monotonic_ns() - self._began

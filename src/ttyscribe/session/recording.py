@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 QUEUE_LIMIT = 4 << 20
 # How long the end of a session waits for a writer that does not take its messages.
 GRACE = 3.0
+# The same where the user waits for it, who need not: the next recording delivers the rest.
+GRACE_OF_USER = 1.0
 # The same for one that takes some, and more again: the spool has the rest.
 _GRACE_IN_ALL = 60.0
 _RETRY = 500_000_000

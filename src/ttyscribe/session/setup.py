@@ -7,7 +7,7 @@ import os
 
 from ttyscribe.session.echo import EchoFilter
 from ttyscribe.session.identity import NO_SESSION, clean, identify, login_uid, shortened
-from ttyscribe.session.recording import GRACE, QUEUE_LIMIT, Recording
+from ttyscribe.session.recording import GRACE, GRACE_OF_USER, QUEUE_LIMIT, Recording
 from ttyscribe.session.spool import Spool
 from ttyscribe.session.spoolfolder import SERVICE_FOLDER, SUFFIX, abandoned, user_folder
 from ttyscribe.terminal import raise_file_size_limit
@@ -67,7 +67,8 @@ def new_recording(
     Raises SpoolError if the spool can't be made.
     """
     log, limit = values["log"], values["limit"]
-    grace = GRACE
+    # Somebody waits for a recorder that is the user's own.
+    grace = GRACE if folder == SERVICE_FOLDER else GRACE_OF_USER
     if limit["action"] == "delay":
         # At its own rate the writer takes nothing for the time that one message needs.
         grace += (values["payload"] + _MESSAGE_HEAD) / max(limit["rate"], 1)

@@ -53,6 +53,10 @@ class SkippedLog:
     def holds(self) -> bool:
         return self._recording.holds
 
+    @property
+    def waiting(self) -> int:
+        return self._recording.waiting
+
     def now(self) -> int:
         """Nanoseconds since the recording began."""
         return self._recording.now()
