@@ -244,13 +244,10 @@ class Recording:
             return
         if not self._spool.may_go(self.now()):
             raise self._unwritten()
-        try:
-            if self._look_for:
-                self._spool.leave_note()
-            else:
-                self._spool.remove()
-        except FileNotFoundError:
-            pass  # somebody removed it, and all of it is delivered
+        if self._look_for:
+            self._spool.leave_note()
+        else:
+            self._spool.remove()
 
     def forked(self) -> None:
         """This process is a fork that goes on with the recording."""
