@@ -30,6 +30,8 @@ noted = os.environb.get(b"SERVICE")
 print(json.dumps([sys.argv[1:], None if noted is None else noted.decode()]))
 """
 TIMEOUT = 20.0
+LFLAG = 3
+TAKEN = wire.pack(wire.RESUMED, b"1")
 
 
 class Service:
@@ -134,6 +136,13 @@ def told(process: subprocess.Popen[bytes]) -> object:
 def record(connection: socket.socket, fds: list[int], *fields: bytes) -> None:
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     connection.sendmsg([wire.pack(wire.RECORD, *fields)], rights)
+
+
+def said(connection: socket.socket) -> bytes:
+    """The client's next packet but for what it says of its terminal."""
+    while (packet := connection.recv(wire.PACKET_MAX)) in (wire.WINDOW, TAKEN):
+        pass
+    return packet
 
 
 @pytest.mark.parametrize(
@@ -449,9 +458,7 @@ def test_on_a_terminal_a_signal_ends_the_session_in_order(each_service: Service,
     assert os.read(inner, 100) == b"ready\r\n"
     assert termios.tcgetattr(theirs) != before
     os.kill(process.pid, number)
-    while (packet := connection.recv(wire.PACKET_MAX)) == wire.WINDOW:
-        pass
-    assert packet == wire.pack(wire.SIGNAL, b"%d" % number)
+    assert said(connection) == wire.pack(wire.SIGNAL, b"%d" % number)
     os.close(inner)
     assert connection.recv(wire.PACKET_MAX) == wire.pack(wire.ENDED, b"%d" % signal.SIGHUP)
     connection.send(wire.DONE)
@@ -491,8 +498,7 @@ def test_the_terminal_that_sshd_named_is_the_one_that_the_shell_gets(
     connection, _ = each_service.accept()
     record(connection, [slave] * 3, b"/bin/bash", b"", b"ppp")
     assert os.read(inner, 100) == (name + b"1" if other else given) + b"\r\n"
-    while connection.recv(wire.PACKET_MAX) == wire.WINDOW:
-        pass
+    said(connection)
     connection.send(wire.DONE)
     assert process.wait(TIMEOUT) == 0
     for fd in (outer, theirs, inner, slave):
@@ -508,10 +514,8 @@ def test_a_shell_that_suspends_itself_suspends_the_session(each_service: Service
     )
     connection, _ = each_service.accept()
     record(connection, [slave] * 3, b"/bin/bash", b"", b"ppp")
-    while (packet := connection.recv(wire.PACKET_MAX)) == wire.WINDOW:
-        pass
     # The recorder reads the keyboard until it says that it does not.
-    assert packet == wire.STOPPED
+    assert said(connection) == wire.STOPPED
     assert termios.tcgetattr(theirs) != before
     connection.send(wire.HELD)
     _, status = os.waitpid(process.pid, os.WUNTRACED)
@@ -520,11 +524,63 @@ def test_a_shell_that_suspends_itself_suspends_the_session(each_service: Service
     process.send_signal(signal.SIGCONT)
     assert os.read(inner, 100) == b"back\r\n"
     assert termios.tcgetattr(theirs) != before
-    packets = [connection.recv(wire.PACKET_MAX) for _ in range(3)]
-    assert packets == [wire.RESUMED, wire.WINDOW, wire.pack(wire.ENDED, b"0")]
+    assert connection.recv(wire.PACKET_MAX) == TAKEN
+    assert said(connection) == wire.pack(wire.ENDED, b"0")
     connection.send(wire.DONE)
     assert process.wait(TIMEOUT) == 0
     for fd in (outer, theirs, inner, slave):
+        os.close(fd)
+
+
+# Leads a session on its terminal, and starts the client there in a job of its own.
+IN_THE_BACKGROUND = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+if not (pid := os.fork()):
+    os.setpgid(0, 0)
+    os.execve(sys.argv[1], ["-x", "-c", "echo there; stty -a; read line; echo got $line"], {})
+sys.stdin.readline()
+os.tcsetpgrp(0, pid)
+os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+def test_the_terminal_is_taken_once_our_job_is_in_the_foreground(each_service: Service) -> None:
+    outer, theirs = os.openpty()
+    inner, slave = os.openpty()
+    # As a line editor has it, while it waits for a line.
+    before = termios.tcgetattr(theirs)
+    before[LFLAG] &= ~(termios.ICANON | termios.ECHO)
+    termios.tcsetattr(theirs, termios.TCSANOW, before)
+    termios.tcsetattr(slave, termios.TCSANOW, before)
+    process = subprocess.Popen(
+        [sys.executable, "-c", IN_THE_BACKGROUND, each_service.launcher],
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+    )  # fmt: skip
+    connection, _ = each_service.accept()
+    record(connection, [slave] * 3, b"/bin/bash", b"", b"ppp")
+    os.close(slave)
+    assert connection.recv(wire.PACKET_MAX) == wire.BEHIND
+    shown = b""
+    # The terminal makes the line ends.
+    while b"-tostop" not in shown:
+        shown += os.read(inner, 4096)
+    assert shown.startswith(b"there\n") and b"-opost" in shown
+    assert b" icanon" in shown and b" echo " in shown
+    assert termios.tcgetattr(theirs)[:6] == before[:6]
+    before[LFLAG] |= termios.ICANON | termios.ECHO
+    termios.tcsetattr(theirs, termios.TCSANOW, before)
+    os.write(outer, b"\n")
+    while (packet := connection.recv(wire.PACKET_MAX)) in (wire.WINDOW, wire.BEHIND):
+        pass
+    assert packet == TAKEN
+    assert termios.tcgetattr(theirs)[:6] != before[:6]
+    os.write(inner, b"a line\n")
+    assert said(connection) == wire.pack(wire.ENDED, b"0")
+    connection.send(wire.DONE)
+    assert process.wait(TIMEOUT) == 0
+    assert termios.tcgetattr(theirs)[:6] == before[:6]
+    for fd in (outer, theirs, inner):
         os.close(fd)
 
 

@@ -9,10 +9,12 @@ import hashlib
 import os
 import pwd
 import random
+import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from ttyscribe.tlog import Decoder
 pytestmark = pytest.mark.system
 
 MODES = ("direct", "service")
+TIMEOUT = 30
 
 
 @pytest.fixture(scope="module")
@@ -486,6 +489,73 @@ def test_a_shell_under_su_suspends_to_the_shell_it_came_from(bash: Side, ours: S
         # What the line editors draw aside.
         shown = [line for line in screen(terminal).split(b"\r\n") if line and b"\x1b" not in line]
         return Result(b"\n".join(shown), b"", 0)
+
+    compared(bash, ours, session)
+
+
+def at_a_root_prompt(side: Side, line: str, *after: str) -> Result:
+    """What a root's shell shows of a line on a terminal, and of those that come after it."""
+    side.enter()
+    env = {"PATH": PATH + ":/usr/sbin:/sbin", "TERM": "dumb", "PS1": "root# ", "SH": side.shell}
+    with Terminal(["bash", "--norc", "--noediting", "-i"], env=env) as terminal:
+        terminal.expect(rb"root# ")
+        for each in (line, *after):
+            terminal.line(each + "; echo status $?.")
+            terminal.expect(rb"status \d+\.\r?\n.*root# ", timeout=TIMEOUT)
+        terminal.line("stty -a | grep -owE -e '-?(icanon|echo|opost|isig)'")
+        terminal.expect(rb"icanon\r?\n.*root# ")
+    shown = re.sub(rb"\[1\] \d+", b"[1] PID", screen(terminal))
+    # A terminal that another one shows has made line ends of its own.
+    return Result(shown.replace(b"\r\r", b"\r"), b"", 0)
+
+
+AS_USER = f"setpriv --reuid {USER} --regid {USER} --clear-groups env HOME=/home/{USER} $SH"
+JOBS = {
+    "setpriv &": f"{AS_USER} -c 'echo hi; sleep .2; echo there' & wait",
+    "sudo -i &": f"sudo -u {USER} -i echo hi & wait",
+    "su -c &": f"su {USER} -c 'echo hi; sleep .2; echo there' & wait",
+    "in a script": f"bash -c 'timeout 20 sudo -u {USER} -i echo hi; echo rc=$?'",
+    "in a script, no sudo": f"bash -c \"timeout 20 {AS_USER} -c 'echo hi'; echo rc=\\$?\"",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_job_in_the_background_is_not_stopped(bash: Side, ours: Side, name: str) -> None:
+    compared(bash, ours, lambda side: without_notices(at_a_root_prompt(side, JOBS[name])))
+
+
+def without_notices(result: Result) -> Result:
+    """result without notices, where it is no matter whether there are any."""
+    return sides.without_notice(result)[0]
+
+
+def test_a_job_in_the_background_leaves_the_keyboard_alone(bash: Side, ours: Side) -> None:
+    lines = [f"echo typed-$((40+{number}))" for number in range(9)]
+    job = f"{AS_USER} -c 'sleep 2' & su {USER} -c 'sleep 2' & sleep .5"
+
+    def typed(side: Side) -> Result:
+        found = without_notices(at_a_root_prompt(side, job, *lines))
+        return Result(re.sub(rb"\[\d\][^\n]*\n", b"", found.out), b"", 0)
+
+    compared(bash, ours, typed)
+
+
+def test_a_job_that_comes_to_the_foreground_gets_the_keyboard(bash: Side, ours: Side) -> None:
+    def session(side: Side) -> Result:
+        side.enter()
+        env = {"PATH": PATH + ":/usr/sbin:/sbin", "TERM": "dumb", "PS1": "root# ", "SH": side.shell}
+        with Terminal(["bash", "--norc", "-i"], env=env) as terminal:
+            terminal.expect(rb"root# ")
+            script = f"/home/{USER}/script-{side.name}"
+            Path(script).write_text("sleep 1; read line; echo got $line\n")
+            terminal.line(f"{AS_USER} {script} &")
+            terminal.expect(rb"root# ")
+            terminal.line("fg")
+            terminal.expect(rb"fg\r\n")
+            time.sleep(1.5)
+            terminal.line("a line")
+            got = terminal.expect(rb"(\na line\r\ngot a line\r\n).*root# ").group(1)
+        return Result(got, b"", 0)
 
     compared(bash, ours, session)
 

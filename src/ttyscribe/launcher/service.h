@@ -9,7 +9,6 @@
 // Everything that the service says is checked, though it is trusted: a wrong packet is no
 // reason to run something else.
 
-#include <asm/termbits.h>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/time.h>
@@ -552,18 +551,19 @@ static bool has_terminal(void)
     return fd != -ENXIO && fd != -ENOENT;
 }
 
-// As RawMode in terminal/raw.py.
-static bool make_raw(const unsigned char *mode)
+// The shell's pty, as it goes with how the terminal is taken: process_output and use_lines in
+// terminal/raw.py.
+static void prepare(int pty)
 {
-    struct termios raw;
-    memcpy(&raw, mode, sizeof raw);
-    raw.c_iflag &= ~(tcflag_t)(IGNBRK | BRKINT | PARMRK | ISTRIP | INLCR | IGNCR | ICRNL | IXON);
-    raw.c_oflag &= ~(tcflag_t)OPOST;
-    raw.c_lflag &= ~(tcflag_t)(ECHO | ECHONL | ICANON | ISIG | IEXTEN);
-    raw.c_cflag = (raw.c_cflag & ~(tcflag_t)(CSIZE | PARENB)) | CS8;
-    raw.c_cc[VMIN] = 1;
-    raw.c_cc[VTIME] = 0;
-    return system_call(__NR_ioctl, terminal, TCSETS, (long)&raw, 0, 0, 0) == 0;
+    struct termios mode;
+    if (took_output || pty < 0 || system_call(__NR_ioctl, pty, TCGETS, (long)&mode, 0, 0, 0) != 0)
+        return;
+    mode.c_oflag &= ~(tcflag_t)OPOST;
+    if (!taken) {
+        mode.c_iflag |= ICRNL;
+        mode.c_lflag |= ECHO | ICANON | ISIG | IEXTEN;
+    }
+    system_call(__NR_ioctl, pty, TCSETS, (long)&mode, 0, 0, 0);
 }
 
 // In the child: as _become in terminal/spawn.py; returns errno.
@@ -716,13 +716,11 @@ static int find_slave(const struct answer *answer, const char *layout)
 
 static int run_recorded(const struct login *login, const struct answer *answer, const char **note)
 {
-    static _Alignas(struct termios) unsigned char mode[TERMIOS_SIZE];
     struct program program;
     char **fields = answer->fields;
     *note = "the recorder service gives an answer that is none; restart it";
     if (answer->count < 3 || answer->count == 4 || fields[0][0] != '/')
         return TO_PYTHON;
-    cooked = mode;
     terminal = -1;
     for (int fd = 2; fd >= 0; fd--)
         if (is_terminal(fd))
@@ -743,20 +741,17 @@ static int run_recorded(const struct login *login, const struct answer *answer, 
     set_timeout(SO_SNDTIMEO, 0);
     set_timeout(SO_RCVTIMEO, 0);
     uint64_t before, set = watch(&before);
-    *note = "the user's terminal is gone";
-    long pid = -EIO;
     int why = 0;
     struct held held;
-    if (terminal < 0 || system_call(__NR_ioctl, terminal, TCGETS, (long)mode, 0, 0, 0) == 0) {
-        *note = "no process or memory is left to start the shell; try again later";
-        pid = hold(&program, answer, fields[2], slave, before, &held);
-    }
+    *note = "no process or memory is left to start the shell; try again later";
+    long pid = hold(&program, answer, fields[2], slave, before, &held);
     if (pid == 0) {
         // What can't be recorded has no notice. The terminal's own mode turns the line ends
         // into its own.
         if (*fields[1] && is_terminal(0) && is_terminal(1))
             system_call(__NR_write, 1, (long)fields[1], (long)strlen(fields[1]), 0, 0, 0);
-        if (terminal < 0 || make_raw(mode)) {
+        if (terminal < 0 || take()) {
+            prepare(terminal < 0 ? -1 : slave);
             pid = let_go(&held, &why);
         } else {
             *note = "the user's terminal is gone";

@@ -4,8 +4,8 @@
 //   ttyscribe-wait SOCKET SHELL TERMINAL COOKED
 //     SOCKET    descriptor of the connection to the recorder
 //     SHELL     pid of the shell, our child: the exec that started us kept our pid
-//     TERMINAL  descriptor of the user's terminal, which is in raw mode; -1 if there is none
-//     COOKED    its own mode in hex, as TCGETS gave it
+//     TERMINAL  descriptor of the user's terminal; -1 if there is none
+//     COOKED    its own mode in hex, as TCGETS gave it, where it is taken, and in raw mode
 //
 // The Python client (recorder/client.py) becomes this program to save the memory of an
 // interpreter in each session; the launcher's own client (service.h) waits by itself.
@@ -55,19 +55,18 @@ static bool unhex(const char *text, unsigned char *bytes)
 int main(int argc, char **argv, char **environment)
 {
     (void)environment;
-    static unsigned char mode[TERMIOS_SIZE];
     system_call(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0, 0);
     if (argc == 5) {
         recorder = parse(argv[1]);
         shell = parse(argv[2]);
         terminal = parse(argv[3]);
+        taken = terminal >= 0 && *argv[4];
     }
-    if (argc != 5 || recorder < 0 || shell < 1 || (terminal >= 0 && !unhex(argv[4], mode))) {
+    if (argc != 5 || recorder < 0 || shell < 1 || (taken && !unhex(argv[4], cooked))) {
         static const char line[] = "ttyscribe-wait: is started by ttyscribe-rec-session only";
         complain(line, sizeof line - 1);
         return USAGE;
     }
-    cooked = mode;
     uint64_t before;
     return wait_for_shell(watch(&before));
 }

@@ -4,6 +4,7 @@
 // It does what _Session.wait in recorder/client.py does (what passes on the socket:
 // recorder/wire.py). Set recorder, terminal, cooked and shell, then call wait_for_shell().
 
+#include <asm/termbits.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/prctl.h>
@@ -23,7 +24,7 @@
 
 enum { TERMIOS_SIZE = 60, PACKET_SIZE = 4096 };
 enum { WINDOW = 'W', SIGNAL = 'S', STOPPED = 'T', HELD = 'P', RESUMED = 'C' }; // wire.py
-enum { ENDED = 'X', END = 'K', DONE = 'D' };
+enum { BEHIND = 'G', ENDED = 'X', END = 'K', DONE = 'D' };
 enum { NOT_YET = -1 };
 enum { SIGNALS = 64, OF_LIBC = 32 }; // the first two of real time a C library keeps to itself
 enum { ROUNDS = 10 }; // terminal/spawn.py
@@ -38,8 +39,10 @@ struct entry {
 };
 
 static int recorder; // the connection
-static int terminal; // the user's terminal, in raw mode; -1 if there is none
-static const unsigned char *cooked; // its own mode, as TCGETS gave it
+static int terminal; // the user's terminal; -1 if there is none
+static bool taken;   // whether it is in raw mode
+static bool took_output; // whether its output processing is the pty's meanwhile
+static _Alignas(struct termios) unsigned char cooked[TERMIOS_SIZE]; // its own, as TCGETS gave it
 static long shell;   // its pid
 static int status = NOT_YET; // of wait4(2)
 static int told;             // the signal that told us to end
@@ -128,25 +131,120 @@ static void reap(void)
         send_to_shell(SIGCONT);
 }
 
+// What /proc/PID/stat tells of a process's job: as Job in terminal/job.py.
+struct job {
+    long parent, group, session, terminal, foreground;
+};
+
+// Of the process pid, or of us for 0; whether there is such a process.
+static bool find_job(long pid, struct job *job)
+{
+    static const char folder[] = "/proc/";
+    char path[32], digits[20], text[512];
+    size_t n = 0, end = sizeof folder - 1;
+    long size, fd, *fields = &job->parent;
+    memcpy(path, folder, end);
+    if (!pid)
+        pid = system_call(__NR_getpid, 0, 0, 0, 0, 0, 0);
+    do
+        digits[n++] = (char)('0' + pid % 10);
+    while (pid /= 10);
+    while (n)
+        path[end++] = digits[--n];
+    memcpy(path + end, "/stat", sizeof "/stat");
+    fd = system_call(__NR_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC, 0, 0, 0);
+    if (fd < 0)
+        return false;
+    size = system_call(__NR_read, fd, (long)text, sizeof text - 1, 0, 0, 0);
+    system_call(__NR_close, fd, 0, 0, 0, 0, 0);
+    text[size > 0 ? size : 0] = 0;
+    // The name in parentheses may hold anything.
+    const char *at = NULL;
+    for (const char *each = text; *each; each++)
+        if (*each == ')')
+            at = each;
+    // Behind it a state, and then the numbers, each after a space.
+    for (int field = -1; at && field < 5; field++) {
+        while (*at && *at != ' ')
+            at++;
+        if (!*at++)
+            return false;
+        if (field < 0)
+            continue;
+        bool negative = *at == '-';
+        fields[field] = 0;
+        for (at += negative; *at >= '0' && *at <= '9'; at++)
+            fields[field] = 10 * fields[field] + (*at - '0');
+        if (negative)
+            fields[field] = -fields[field];
+    }
+    return at;
+}
+
+// Whether our job has the terminal now; true if it can't be told: as terminal/job.py.
+static bool is_in_foreground(void)
+{
+    struct job job;
+    unsigned int device = 0;
+    if (system_call(__NR_ioctl, terminal, TIOCGDEV, (long)&device, 0, 0, 0) != 0
+        || !find_job(0, &job) || (!job.terminal && !find_job(job.parent, &job)))
+        return true;
+    return job.terminal != (int)device || job.foreground == job.group || !job.foreground;
+}
+
+// As RawMode in terminal/raw.py.
+static bool make_raw(void)
+{
+    struct termios raw;
+    memcpy(&raw, cooked, sizeof raw);
+    raw.c_iflag &= ~(tcflag_t)(IGNBRK | BRKINT | PARMRK | ISTRIP | INLCR | IGNCR | ICRNL | IXON);
+    raw.c_oflag &= ~(tcflag_t)OPOST;
+    raw.c_lflag &= ~(tcflag_t)(ECHO | ECHONL | ICANON | ISIG | IEXTEN);
+    raw.c_cflag = (raw.c_cflag & ~(tcflag_t)(CSIZE | PARENB)) | CS8;
+    raw.c_cc[VMIN] = 1;
+    raw.c_cc[VTIME] = 0;
+    return system_call(__NR_ioctl, terminal, TCSETS, (long)&raw, 0, 0, 0) == 0;
+}
+
+// Take the terminal, or leave it alone while it is another job's; whether it is there.
+static bool take(void)
+{
+    bool there = true;
+    if (!is_in_foreground())
+        taken = false;
+    else if (taken)
+        there = make_raw();
+    else
+        there = taken = system_call(__NR_ioctl, terminal, TCGETS, (long)cooked, 0, 0, 0) == 0
+                        && make_raw();
+    took_output = taken && ((const struct termios *)cooked)->c_oflag & OPOST;
+    say(taken ? RESUMED : BEHIND, taken ? took_output : -1);
+    return there;
+}
+
+static void go_on(void)
+{
+    take();
+    say(WINDOW, -1);
+}
+
 static void restore(void)
 {
     // The change of mode waits for what is still to be shown.
-    if (terminal >= 0)
+    if (taken && is_in_foreground())
         system_call(__NR_ioctl, terminal, TCSETSW, (long)cooked, 0, 0, 0);
+    taken = false;
 }
 
 // Stop as the shell did: whoever started us has the terminal until we go on.
 static void stop(void)
 {
-    unsigned char raw[TERMIOS_SIZE];
-    if (status == NOT_YET && system_call(__NR_ioctl, terminal, TCGETS, (long)raw, 0, 0, 0) == 0) {
+    if (status == NOT_YET && terminal >= 0) {
         restore();
         system_call(__NR_kill, system_call(__NR_getpid, 0, 0, 0, 0, 0, 0), SIGSTOP, 0, 0, 0, 0);
-        system_call(__NR_ioctl, terminal, TCSETS, (long)raw, 0, 0, 0);
+        go_on();
         send_to_shell(SIGCONT);
     }
-    say(RESUMED, -1);
-    say(WINDOW, -1);
 }
 
 // by_kernel: it came from our terminal, which the shell may have left.
@@ -163,6 +261,8 @@ static void on_signal(int number, bool by_kernel)
             send_to_shell(number);
     } else if (number == SIGWINCH) {
         say(WINDOW, -1);
+    } else if (number == SIGCONT) {
+        go_on();
     } else {
         told = number;
         say(SIGNAL, number);
@@ -274,7 +374,11 @@ static void wait_for_end(int signals)
 {
     struct pollfd ready[] = {{.fd = signals, .events = POLLIN}, {.fd = recorder, .events = POLLIN}};
     for (;;) {
-        if (system_call(__NR_ppoll, (long)ready, 2, 0, 0, 0, 0) <= 0)
+        struct timespec moment = {.tv_sec = 1};
+        bool behind = terminal >= 0 && !taken && status == NOT_YET;
+        if (behind && is_in_foreground())
+            go_on();
+        if (system_call(__NR_ppoll, (long)ready, 2, behind ? (long)&moment : 0, 0, 0, 0) <= 0)
             continue;
         if (ready[0].revents) {
             struct signalfd_siginfo info;
@@ -295,8 +399,6 @@ static bool is_for_shell(int number)
     case SIGABRT: case SIGBUS: case SIGFPE: case SIGILL: case SIGSEGV: case SIGSYS:
     case SIGTRAP: case SIGXFSZ: case SIGCHLD:
         return false;
-    case SIGCONT:
-        return terminal < 0;
     default:
         return number != OF_LIBC && number != OF_LIBC + 1;
     }

@@ -35,6 +35,7 @@ from ttyscribe.session.setup import open_recording, start_member
 from ttyscribe.session.skipped import SkippedLog, skip_for, without_contents
 from ttyscribe.session.spoolfolder import SERVICE_FOLDER
 from ttyscribe.terminal import open_ends, window_of
+from ttyscribe.terminal.raw import process_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator
@@ -213,7 +214,9 @@ class Session:
         self._pump = pump
         end = self._end_for_outage if self.values["on_outage"] == "end" else None
         pump.on_freeze = Outage(recording, ends.terminal, self.fds[2], end)
-        pump.watch(self.connection.fileno(), self._on_client)
+        # Until the client has taken the terminal.
+        pump.hold_keyboard(ends.terminal >= 0)
+        pump.watch(self.connection.fileno(), functools.partial(self._on_client, ends))
         self.connection.setblocking(False)
         with logged_in(self._login_record):
             self._hand_over(ends)
@@ -271,7 +274,7 @@ class Session:
         """What the client is to run in place of the shell: the program, and its arguments."""
         return [self._skip.path, *self._skip.argv] if self._skip is not None else []
 
-    def _on_client(self) -> None:
+    def _on_client(self, ends: Ends) -> None:
         """One packet from the client, or its end."""
         try:
             packet = self.connection.recv(wire.PACKET_MAX)
@@ -287,8 +290,10 @@ class Session:
                 self._pump.hold_keyboard(True)
                 with contextlib.suppress(OSError):  # its end is seen when it is read
                     self.connection.send(wire.HELD)
-            elif kind == wire.RESUMED:
-                self._pump.hold_keyboard(False)
+            elif kind in (wire.RESUMED, wire.BEHIND):
+                if ends.master >= 0:
+                    process_output(ends.master, kind == wire.RESUMED and fields[0] == b"1")
+                self._pump.hold_keyboard(kind == wire.BEHIND)
             elif kind == wire.ENDED:
                 self._ended = Outcome.of(within(0xFFFF, fields[0]))
                 self._pump.shell_ended()

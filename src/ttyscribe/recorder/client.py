@@ -12,10 +12,8 @@ kilobytes.
 from __future__ import annotations
 
 import _socket
-import fcntl
 import os
 import select
-import termios
 from _struct import Struct
 
 from ttyscribe.errors import ServiceError, SpawnError, reason
@@ -51,6 +49,8 @@ _TURNS_OF_START = 200
 # Its answer takes milliseconds, or some seconds where it is looking a user's groups up at a
 # slow directory.
 _ANSWER_TIMEOUT = 30.0
+# How often is looked whether the terminal can be had, in milliseconds.
+_LOOK_EVERY = 1000
 _NEVER_IGNORED = (signal.SIGCHLD, signal.SIGPIPE)
 
 
@@ -188,22 +188,16 @@ def run_recorded(
     layout = answer.fields[2]
     terminal = next((fd for fd in fds if fd >= 0 and os.isatty(fd)), -1)
     childs, slave = _childs(answer, layout, fds, terminal)
-    cooked = b""
-    if terminal >= 0:
-        cooked = fcntl.ioctl(terminal, termios.TCGETS, bytes(60))
     session = _Session(sock, terminal, shell.ignored)
     try:
         if terminal >= 0:
-            from ttyscribe.terminal.raw import RawMode
-
-            session.raw = RawMode(terminal)
-            session.raw.enter()
+            session.take_first(slave)
         name_terminal(shell, terminal, slave)
         session.pid = spawn(shell, childs, slave, leave_terminal=True)
         for fd in answer.fds:
             os.close(fd)
         if waiter:
-            session.hand_over(waiter, cooked)
+            session.hand_over(waiter)
         return session.wait()
     except SpawnError as error:
         session.send(wire.pack(wire.FAILED_START, b"%d" % error.status))
@@ -238,9 +232,7 @@ class _Session:
         os.set_blocking(self._wake, False)
         os.set_blocking(write, False)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        watched = [*ENDING, signal.SIGPIPE, signal.SIGCHLD, signal.SIGWINCH]
-        if terminal < 0:
-            watched.append(signal.SIGCONT)
+        watched = (*ENDING, signal.SIGPIPE, signal.SIGCHLD, signal.SIGWINCH, signal.SIGCONT)
         # Python ignores PIPE at its start; whether our caller did, ignored tells.
         self._watched = {
             number
@@ -257,7 +249,19 @@ class _Session:
         except OSError:
             pass  # the end of the socket is seen by whoever reads it
 
-    def hand_over(self, waiter: str, cooked: bytes) -> None:
+    def take_first(self, slave: int) -> None:
+        """Take the terminal before the shell is started on slave, if it is ours to take."""
+        from ttyscribe.terminal.raw import RawMode, process_output, use_lines
+
+        self.raw = RawMode(self._terminal)
+        self.raw.enter()
+        taken = self._take()
+        if slave >= 0:
+            process_output(slave, self.raw.took_output)
+            if not taken:
+                use_lines(slave)
+
+    def hand_over(self, waiter: str) -> None:
         """Become the native waiter. Returns if that can't be."""
         # Blocked, signals wait for the program that comes; what came before is acted on here.
         signal.pthread_sigmask(signal.SIG_BLOCK, self._watched)
@@ -269,7 +273,8 @@ class _Session:
         if self._status is None and not self._ended_by:
             fd = self._socket.fileno()
             os.set_inheritable(fd, True)
-            words = [waiter, str(fd), str(self.pid), str(self._terminal), cooked.hex()]
+            cooked = self.raw.cooked.hex() if self.raw is not None else ""
+            words = [waiter, str(fd), str(self.pid), str(self._terminal), cooked]
             try:
                 os.execve(waiter, words, {})
             except OSError:
@@ -283,11 +288,14 @@ class _Session:
         poll.register(self._socket.fileno(), select.POLLIN)
         self._reap()
         while True:
-            for fd, _ in poll.poll():
+            behind = self.raw is not None and not self.raw.taken
+            for fd, _ in poll.poll(_LOOK_EVERY if behind else None):
                 if fd == self._wake:
                     self._on_signals(os.read(self._wake, 512))
                 elif self._done():
                     return self._outcome()
+            if behind and self._status is None:
+                self._look()
 
     def wait_done(self) -> None:
         """Wait until the recorder has delivered and written all."""
@@ -332,6 +340,8 @@ class _Session:
                 self._pass_on(number)
             elif number == signal.SIGWINCH:
                 self.send(wire.WINDOW)
+            elif number == signal.SIGCONT:
+                self._go_on()
             else:
                 self._ended_by = number
                 self.send(wire.pack(wire.SIGNAL, b"%d" % number))
@@ -366,10 +376,26 @@ class _Session:
         if self._status is None and self.raw is not None:
             self.raw.leave()
             os.kill(os.getpid(), signal.SIGSTOP)
-            self.raw.enter()
+            self._go_on()
             os.kill(self.pid, signal.SIGCONT)
-        self.send(wire.RESUMED)
+
+    def _go_on(self) -> None:
+        self._take()
         self.send(wire.WINDOW)
+
+    def _look(self) -> None:
+        from ttyscribe.terminal.job import is_in_foreground
+
+        if is_in_foreground(self._terminal):
+            self._go_on()
+
+    def _take(self) -> bool:
+        """Take the terminal, or leave it alone while it is another job's; whether it is taken."""
+        assert self.raw is not None
+        taken = self.raw.enter_again()
+        output = b"1" if self.raw.took_output else b"0"
+        self.send(wire.pack(wire.RESUMED, output) if taken else wire.BEHIND)
+        return taken
 
     def _set_ended(self, status: int) -> None:
         self._status = status

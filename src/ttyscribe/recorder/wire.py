@@ -22,12 +22,17 @@ without NULs, joined by NUL. Descriptors travel with the packet that names them.
                                        FULL why            no session is begun: as without a
                                          service that answers, the client decides
                                        VERSION version     yours is not spoken here
+ (the client says RESUMED or BEHIND before it starts the shell)
     FAILED_START status                the shell could not be started
     WINDOW                             the terminal has another size
     SIGNAL number                      the client was told to end
     STOPPED                            the shell has suspended itself
                                        HELD          the keyboard is not read: stop as well
-    RESUMED                            both go on
+    RESUMED output                     both go on, and the keyboard is to be read: the client
+                                         has taken the terminal (output is "1" if the shell's
+                                         pty is to process output, for the terminal does not)
+    BEHIND                             both go on, but the terminal is another job's now: the
+                                         keyboard is left to that
     ENDED wait-status                  the shell has ended
                                        END                 nothing more can be recorded: end the
                                                              shell (it was hung up)
@@ -56,6 +61,7 @@ SIGNAL = b"S"
 STOPPED = b"T"
 HELD = b"P"
 RESUMED = b"C"
+BEHIND = b"G"
 ENDED = b"X"
 END = b"K"
 DONE = b"D"

@@ -16,6 +16,8 @@ from ttyscribe.errors import (
 from ttyscribe.session.outage import Outage
 from ttyscribe.session.pump import Pump
 from ttyscribe.terminal import RawMode, open_ends, spawn, window_of
+from ttyscribe.terminal.job import is_in_foreground
+from ttyscribe.terminal.raw import process_output, use_lines
 from ttyscribe.terminal.signals import ENDING, KEYBOARD
 from ttyscribe.terminal.spawn import end_shell, name_terminal, stands_apart
 
@@ -156,6 +158,8 @@ class _Direct:
         try:
             if self._raw is not None:
                 self._raw.enter()
+                if not self._take():
+                    use_lines(self._ends.master)
             slave = self._ends.slave
             name_terminal(self._child, self._ends.terminal, slave)
             try:
@@ -290,9 +294,7 @@ class _Direct:
         os.set_blocking(self._wake, False)
         os.set_blocking(write, False)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        watched = [*ENDING, signal.SIGCHLD, signal.SIGWINCH]
-        if self._raw is None:
-            watched.append(signal.SIGCONT)
+        watched = (*ENDING, signal.SIGCHLD, signal.SIGWINCH, signal.SIGCONT)
         for number in watched:
             # What the caller ignores (nohup) stays ignored, by us and by the shell.
             if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGCHLD:
@@ -314,6 +316,8 @@ class _Direct:
                 self._pass_on(number)
             elif number == signal.SIGWINCH:
                 self._pump.resize()
+            elif number == signal.SIGCONT and self._wait_status is None:
+                self._take()
 
     def _told_to_end(self) -> bool:
         """Whether we were told to end, when nothing is left to do but to write."""
@@ -350,9 +354,23 @@ class _Direct:
         if os.getsid(os.getppid()) == os.getsid(0):
             self._raw.leave()
             os.kill(os.getpid(), signal.SIGSTOP)
-            self._raw.enter()
+            self._take()
             self._pump.resize()
         self._kill(signal.SIGCONT)
+
+    def _take(self) -> bool:
+        """Take the terminal, or leave it alone while it is another job's; whether it is taken."""
+        assert self._raw is not None
+        taken = self._raw.enter_again()
+        if self._ends.master >= 0:
+            process_output(self._ends.master, self._raw.took_output)
+            self._pump.hold_keyboard(not taken, self._look)
+        return taken
+
+    def _look(self) -> None:
+        if is_in_foreground(self._ends.terminal) and self._wait_status is None:
+            self._take()
+            self._pump.resize()
 
     def _kill(self, number: int) -> None:
         if self._wait_status is None:

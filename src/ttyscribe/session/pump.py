@@ -63,6 +63,8 @@ _LAG = 131072
 _HANGUP_GRACE = 5_000_000_000
 # When the shell has ended, a recording that can't be written is waited for no longer.
 _FROZEN_GRACE = 60_000_000_000
+# How often is looked whether the user's terminal can be had.
+_LOOK_EVERY = 1_000_000_000
 
 _LFLAG = 3
 _PROMPT = termios.ECHO | termios.ICANON
@@ -72,6 +74,14 @@ _FURTHER = bytes(range(0x80, 0xC0))
 
 _END = select.POLLHUP | select.POLLERR
 _IN = select.POLLIN | _END
+
+
+def _ignore(frozen: bool) -> None:
+    """No one is told."""
+
+
+def _nothing() -> None:
+    """There is nothing to do."""
 
 
 class Pump:
@@ -94,6 +104,8 @@ class Pump:
         self._hung_up_at: int | None = None
         self._frozen = False
         self._keyboard_held = False
+        self._look: Callable[[], None] = _nothing
+        self._look_at = 0
         self._frozen_at = 0
         # Output, while it shows the recording itself faster than that may grow.
         self._paused = False
@@ -133,9 +145,14 @@ class Pump:
                 self._recording.log(WINDOW, size)
             copy_window(self._ends.terminal, self._ends.master)
 
-    def hold_keyboard(self, held: bool) -> None:
-        """Leave what is typed to whoever has the user's terminal meanwhile, or read it again."""
+    def hold_keyboard(self, held: bool, look: Callable[[], None] = _nothing) -> None:
+        """Leave what is typed to whoever has the user's terminal meanwhile, or read it again.
+
+        look is called once a second while it is held.
+        """
         self._keyboard_held = held
+        self._look = look if held else _nothing
+        self._look_at = self._recording.now() + _LOOK_EVERY
         for relay in self._inputs:
             self._listen(relay)
 
@@ -214,6 +231,9 @@ class Pump:
             if handler is not None:
                 handler(ready)
         self._recording.tick()
+        if self._look is not _nothing and self._recording.now() >= self._look_at:
+            self._look_at = self._recording.now() + _LOOK_EVERY
+            self._look()
         if self._withheld and not self._recording.holds:
             self._release()
         if self._recording.full != self._frozen:
@@ -227,11 +247,11 @@ class Pump:
             left = self._recording.paused_until - self._recording.now()
             left = max(0, left // 1_000_000 + 1)
             due = left if due is None else min(due, left)
-        until = self._until()
-        if until is None:
-            return due
-        left = max(0, (until - self._recording.now()) // 1_000_000 + 1)
-        return left if due is None else min(due, left)
+        for until in (self._until(), self._look_at if self._look is not _nothing else None):
+            if until is not None:
+                left = max(0, (until - self._recording.now()) // 1_000_000 + 1)
+                due = left if due is None else min(due, left)
+        return due
 
     def _given_up(self) -> bool:
         until = self._until()
@@ -333,7 +353,9 @@ class Pump:
         """Poll the source, or not while it has to wait."""
         if not relay.open:
             return
-        held = self._keyboard_held if relay.kind == INPUT else self._paused
+        held = self._paused if relay.kind == OUTPUT else False
+        if self._is_keyboard(relay):
+            held = self._keyboard_held
         if relay.paused or self._frozen or held:
             try:
                 self._poll.unregister(relay.fd)
@@ -410,11 +432,3 @@ class Pump:
             pass
         relay.sink.pending = relay.withheld = b""
         relay.sink.close()
-
-
-def _ignore(frozen: bool) -> None:
-    """No one is told."""
-
-
-def _nothing() -> None:
-    """There is nothing to do."""

@@ -15,16 +15,13 @@ import _socket
 import fcntl
 import os
 import stat
-import sys
 import termios
 
 from ttyscribe.errors import TerminalError, reason
+from ttyscribe.terminal.job import device_of
 from ttyscribe.terminal.raw import copy_window
 
 _NONE = -1
-# Asks a terminal for its device number (ioctl_tty(2)); Python has no name for it. The
-# kernel's encoding in 32 bits is as os.makedev makes it.
-_TIOCGDEV = 0x80045432
 
 
 class Ends:
@@ -147,12 +144,6 @@ def _same(one: int, other: int) -> bool:
         return True
     # A terminal has other names: /dev/tty.
     return os.isatty(one) and os.isatty(other) and device_of(one) == device_of(other)
-
-
-def device_of(terminal: int) -> int:
-    """The number of the device that a terminal is, as os.makedev makes it. Raises OSError."""
-    number = fcntl.ioctl(terminal, _TIOCGDEV, bytes(4))
-    return int.from_bytes(number, sys.byteorder)
 
 
 def _is_stream(fd: int) -> bool:

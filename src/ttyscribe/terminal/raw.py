@@ -3,45 +3,89 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import sys
 import termios
 
 from ttyscribe.events import window
+from ttyscribe.terminal.job import is_in_foreground
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import TracebackType
+    from typing import Any
 
 _IFLAG, _OFLAG, _CFLAG, _LFLAG, _CC = 0, 1, 2, 3, 6
 
 
 class RawMode:
-    """The terminal fd in raw mode for as long as the with block lasts; always given back.
+    """The user's terminal fd, which is raw while it is taken, and is always given back.
 
-    Output processing is off as well: the recorded terminal has done it already.
-    A terminal that is gone is not an error on the way out.
+    It is taken only while our job is in its foreground: else it is another's, and who
+    touches it is stopped. Output processing is off as well: the recorded terminal has
+    done it already. A terminal that is gone is not an error on the way out.
     """
+
+    __slots__ = ("_cooked", "_fd", "cooked", "taken")
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self.cooked = termios.tcgetattr(fd)
+        self._cooked: list[Any] = []
+        # The same, as TCGETS gives it.
+        self.cooked = b""
+        self.taken = False
 
-    def __enter__(self) -> RawMode:
-        self.enter()
-        return self
+    def enter(self) -> bool:
+        """Take the terminal, if our job is in its foreground; whether it is taken."""
+        while is_in_foreground(self._fd):
+            if not self.taken:
+                self._cooked = termios.tcgetattr(self._fd)
+                self.cooked = fcntl.ioctl(self._fd, termios.TCGETS, bytes(60))
+            # TCSANOW keeps what was typed ahead.
+            if self._set(termios.TCSANOW, self._raw()):
+                self.taken = True
+                return True
+        self._forget()
+        return False
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.leave()
+    @property
+    def took_output(self) -> bool:
+        """Whether output processing was on, and is now the recorded terminal's."""
+        return self.taken and bool(self._cooked[_OFLAG] & termios.OPOST)
 
-    def enter(self) -> None:
-        """Make the terminal raw."""
-        raw = [*self.cooked[:_CC], list(self.cooked[_CC])]
+    def enter_again(self) -> bool:
+        """The same while the session goes on, where a terminal that is gone is no error."""
+        try:
+            return self.enter()
+        except termios.error:
+            return self.taken
+
+    def leave(self) -> None:
+        """Give the terminal its own mode back, after what is still to be shown."""
+        try:
+            while self.taken and is_in_foreground(self._fd):
+                if self._set(termios.TCSADRAIN, self._cooked):
+                    break
+        except termios.error:
+            pass
+        self._forget()
+
+    def _forget(self) -> None:
+        self.taken = False
+        self.cooked = b""
+
+    def _set(self, when: int, mode: list[Any]) -> bool:
+        """Set the mode; False if a signal came first, with which our job may have gone back."""
+        try:
+            termios.tcsetattr(self._fd, when, mode)
+        except termios.error as error:
+            if error.args[0] != errno.EINTR:
+                raise
+            return False
+        return True
+
+    def _raw(self) -> list[Any]:
+        raw = [*self._cooked[:_CC], list(self._cooked[_CC])]
         raw[_IFLAG] &= ~(
             termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP | termios.INLCR
             | termios.IGNCR | termios.ICRNL | termios.IXON
@@ -53,15 +97,25 @@ class RawMode:
         raw[_CFLAG] = raw[_CFLAG] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
         raw[_CC][termios.VMIN] = 1
         raw[_CC][termios.VTIME] = 0
-        # TCSANOW keeps what was typed ahead.
-        termios.tcsetattr(self._fd, termios.TCSANOW, raw)
+        return raw
 
-    def leave(self) -> None:
-        """Give the terminal its own mode back, after what is still to be shown."""
-        try:
-            termios.tcsetattr(self._fd, termios.TCSADRAIN, self.cooked)
-        except termios.error:
-            pass
+
+def process_output(pty: int, processes: bool) -> None:
+    """Whether the pty makes line ends of its output, or the terminal that shows it does."""
+    mode = termios.tcgetattr(pty)
+    before = mode[_OFLAG]
+    mode[_OFLAG] = before | termios.OPOST if processes else before & ~termios.OPOST
+    if mode[_OFLAG] != before:
+        termios.tcsetattr(pty, termios.TCSANOW, mode)
+
+
+def use_lines(pty: int) -> None:
+    """Let the pty read by the line. It has the mode of a terminal that is another job's now,
+    as a rule a line editor's, and not what that job will leave to the next."""
+    mode = termios.tcgetattr(pty)
+    mode[_IFLAG] |= termios.ICRNL
+    mode[_LFLAG] |= termios.ECHO | termios.ICANON | termios.ISIG | termios.IEXTEN
+    termios.tcsetattr(pty, termios.TCSANOW, mode)
 
 
 def window_of(fd: int) -> bytes | None:

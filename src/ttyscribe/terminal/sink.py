@@ -9,13 +9,13 @@ import os
 import stat
 
 from ttyscribe.errors import reason
-from ttyscribe.terminal.ends import above_standard, device_of, shut_down
+from ttyscribe.terminal.ends import above_standard, shut_down
+from ttyscribe.terminal.job import device_of
 
 # What a pipe of ours takes, if nobody made it smaller (pipe(7)).
 _PIPE_SIZE = 65536
 # Nobody is there to deliver to: of a pipe, a terminal that hung up, a socket.
 _GONE = (errno.EPIPE, errno.EIO, errno.ECONNRESET, errno.ENOTCONN)
-
 
 
 def open_nonblocking(fd: int) -> int:

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which job the user's terminal belongs to at the moment (launcher/waiting.h has the same)."""
+
+from __future__ import annotations
+
+import fcntl
+import sys
+
+# Asks a terminal for its device number (ioctl_tty(2)); Python has no name for it.
+_TIOCGDEV = 0x80045432
+
+
+class Job:
+    """What a process's /proc/PID/stat tells of its job: terminal is 0 where it controls none,
+    and foreground the group of processes that has that terminal now."""
+
+    __slots__ = ("foreground", "group", "parent", "session", "terminal")
+
+    def __init__(self, pid: int | str) -> None:
+        """Raises OSError for a process that is gone."""
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        self.parent, self.group, self.session, self.terminal, self.foreground = (
+            int(field) for field in fields[1:6]
+        )
+
+
+def is_in_foreground(terminal: int, pid: int | str = "self") -> bool:
+    """Whether the job of the process pid has the terminal now; true if it can't be told.
+
+    A process that no terminal controls (su -c lets it lead a session) stands where its
+    parent does.
+    """
+    try:
+        device = device_of(terminal)
+        job = Job(pid)
+        if not job.terminal:
+            job = Job(job.parent)
+    except OSError:
+        return True
+    return job.terminal != device or job.foreground in (job.group, 0)
+
+
+def device_of(terminal: int) -> int:
+    """The terminal's device number as the kernel encodes it, os.makedev's for what fits in 32 bits.
+
+    Raises OSError.
+    """
+    return int.from_bytes(fcntl.ioctl(terminal, _TIOCGDEV, bytes(4)), sys.byteorder)
