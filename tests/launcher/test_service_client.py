@@ -12,6 +12,7 @@ import subprocess
 import sys
 import termios
 import time
+import tty
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +31,7 @@ noted = os.environb.get(b"SERVICE")
 print(json.dumps([sys.argv[1:], None if noted is None else noted.decode()]))
 """
 TIMEOUT = 20.0
-LFLAG = 3
+OFLAG, LFLAG = 1, 3
 TAKEN = wire.pack(wire.RESUMED, b"1")
 
 
@@ -140,7 +141,7 @@ def record(connection: socket.socket, fds: list[int], *fields: bytes) -> None:
 
 def said(connection: socket.socket) -> bytes:
     """The client's next packet but for what it says of its terminal."""
-    while (packet := connection.recv(wire.PACKET_MAX)) in (wire.WINDOW, TAKEN):
+    while (packet := connection.recv(wire.PACKET_MAX))[:1] in (wire.WINDOW, wire.RESUMED):
         pass
     return packet
 
@@ -502,6 +503,47 @@ def test_the_terminal_that_sshd_named_is_the_one_that_the_shell_gets(
     connection.send(wire.DONE)
     assert process.wait(TIMEOUT) == 0
     for fd in (outer, theirs, inner, slave):
+        os.close(fd)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize("piped", [False, True])
+def test_only_what_is_ours_alone_of_the_terminal_is_changed(
+    each_service: Service, raw: bool, piped: bool
+) -> None:
+    outer, theirs = os.openpty()
+    inner, slave = os.openpty()
+    if raw:
+        tty.setraw(theirs)
+        both = termios.tcgetattr(theirs)
+        both[OFLAG] |= termios.OPOST
+        termios.tcsetattr(theirs, termios.TCSANOW, both)
+    before = termios.tcgetattr(theirs)
+    process = each_service.start(
+        [b"-x", b"-c", b"echo ready >&2; read line"],
+        stdin=theirs, stdout=subprocess.DEVNULL if piped else theirs, stderr=theirs,
+        start_new_session=True,
+    )  # fmt: skip
+    connection, _ = each_service.accept()
+    record(connection, [slave] * (3 - piped), b"/bin/bash", b"", b"pop" if piped else b"ppp")
+    os.close(slave)
+    shared = raw or piped
+    assert connection.recv(wire.PACKET_MAX) == wire.pack(wire.RESUMED, b"0" if shared else b"1")
+    assert os.read(inner, 100) == (b"ready\n" if shared else b"ready\r\n")
+    mode = termios.tcgetattr(theirs)
+    assert (mode == before) == raw
+    assert bool(mode[OFLAG] & termios.OPOST) == shared
+    assert not mode[LFLAG] & (termios.ICANON | termios.ECHO)
+    if raw:
+        # The other session has ended, and has given it back.
+        termios.tcsetattr(theirs, termios.TCSANOW, termios.tcgetattr(inner))
+        before = termios.tcgetattr(theirs)
+    os.write(inner, b"a line\n")
+    assert said(connection) == wire.pack(wire.ENDED, b"0")
+    connection.send(wire.DONE)
+    assert process.wait(TIMEOUT) == 0
+    assert termios.tcgetattr(theirs) == before
+    for fd in (outer, theirs, inner):
         os.close(fd)
 
 

@@ -529,6 +529,33 @@ def without_notices(result: Result) -> Result:
     return sides.without_notice(result)[0]
 
 
+PIPELINES = {
+    "into another program": f"su {USER} -c 'seq 3; sleep .5' | cat",
+    "both ours": f"su {USER} -c 'sleep .5; echo a' | su {USER} -c cat",
+    "the input": f"seq 3 | su {USER} -c 'sleep .5; cat; tty | tr 0-9 N'",
+    "out and err": f"su - {USER} <<<'seq 3; sleep .5; seq 3 >&2' 2>&1 | tee /dev/null",
+    "several at once": f"seq 3 | xargs -P3 -I% su {USER} -c 'sleep 0.%; echo n%'",
+}
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_the_other_programs_of_a_pipeline_make_line_ends(
+    bash: Side, ours: Side, name: str
+) -> None:
+    compared(bash, ours, lambda side: without_notices(at_a_root_prompt(side, PIPELINES[name])))
+
+
+def test_two_sessions_at_once_give_the_terminal_back(bash: Side, ours: Side) -> None:
+    line = f"(su {USER} -c 'sleep .6; echo a' & su {USER} -c 'sleep .9; echo b'; wait)"
+
+    def both(side: Side) -> Result:
+        # The first one's line may find the terminal without output processing.
+        found = without_notices(at_a_root_prompt(side, line))
+        return Result(re.sub(rb"\r*\n", b"\n", found.out), b"", 0)
+
+    compared(bash, ours, both)
+
+
 def test_a_job_in_the_background_leaves_the_keyboard_alone(bash: Side, ours: Side) -> None:
     lines = [f"echo typed-$((40+{number}))" for number in range(9)]
     job = f"{AS_USER} -c 'sleep 2' & su {USER} -c 'sleep 2' & sleep .5"

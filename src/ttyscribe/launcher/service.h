@@ -535,12 +535,6 @@ static int execute(const struct program *program)
                              (long)program->environment, 0, 0, 0);
 }
 
-static bool is_terminal(int fd)
-{
-    static unsigned char mode[TERMIOS_SIZE];
-    return system_call(__NR_ioctl, fd, TCGETS, (long)mode, 0, 0, 0) == 0;
-}
-
 // Whether we have a controlling terminal; true if it can't be told.
 static bool has_terminal(void)
 {

@@ -41,6 +41,7 @@ struct entry {
 static int recorder; // the connection
 static int terminal; // the user's terminal; -1 if there is none
 static bool taken;   // whether it is in raw mode
+static bool shared;  // which it was before we came, and stays
 static bool took_output; // whether its output processing is the pty's meanwhile
 static _Alignas(struct termios) unsigned char cooked[TERMIOS_SIZE]; // its own, as TCGETS gave it
 static long shell;   // its pid
@@ -192,13 +193,22 @@ static bool is_in_foreground(void)
     return job.terminal != (int)device || job.foreground == job.group || !job.foreground;
 }
 
+static bool is_terminal(int fd)
+{
+    struct termios mode;
+    return system_call(__NR_ioctl, fd, TCGETS, (long)&mode, 0, 0, 0) == 0;
+}
+
 // As RawMode in terminal/raw.py.
 static bool make_raw(void)
 {
     struct termios raw;
     memcpy(&raw, cooked, sizeof raw);
     raw.c_iflag &= ~(tcflag_t)(IGNBRK | BRKINT | PARMRK | ISTRIP | INLCR | IGNCR | ICRNL | IXON);
-    raw.c_oflag &= ~(tcflag_t)OPOST;
+    // Else another program of a pipeline may write to it, which needs that.
+    took_output = is_terminal(0) && is_terminal(1) && is_terminal(2) && raw.c_oflag & OPOST;
+    if (took_output)
+        raw.c_oflag &= ~(tcflag_t)OPOST;
     raw.c_lflag &= ~(tcflag_t)(ECHO | ECHONL | ICANON | ISIG | IEXTEN);
     raw.c_cflag = (raw.c_cflag & ~(tcflag_t)(CSIZE | PARENB)) | CS8;
     raw.c_cc[VMIN] = 1;
@@ -209,15 +219,20 @@ static bool make_raw(void)
 // Take the terminal, or leave it alone while it is another job's; whether it is there.
 static bool take(void)
 {
+    struct termios mode;
     bool there = true;
-    if (!is_in_foreground())
+    took_output = false;
+    if (!is_in_foreground()) {
         taken = false;
-    else if (taken)
-        there = make_raw();
-    else
-        there = taken = system_call(__NR_ioctl, terminal, TCGETS, (long)cooked, 0, 0, 0) == 0
-                        && make_raw();
-    took_output = taken && ((const struct termios *)cooked)->c_oflag & OPOST;
+    } else if (taken) {
+        there = shared || make_raw();
+    } else {
+        there = system_call(__NR_ioctl, terminal, TCGETS, (long)&mode, 0, 0, 0) == 0;
+        // Another session's, which gives it back itself.
+        shared = there && !(mode.c_lflag & (ICANON | ECHO | ISIG));
+        memcpy(cooked, &mode, sizeof mode);
+        there = taken = there && (shared || make_raw());
+    }
     say(taken ? RESUMED : BEHIND, taken ? took_output : -1);
     return there;
 }
@@ -231,7 +246,7 @@ static void go_on(void)
 static void restore(void)
 {
     // The change of mode waits for what is still to be shown.
-    if (taken && is_in_foreground())
+    if (taken && !shared && is_in_foreground())
         system_call(__NR_ioctl, terminal, TCSETSW, (long)cooked, 0, 0, 0);
     taken = false;
 }

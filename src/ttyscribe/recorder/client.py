@@ -18,6 +18,7 @@ from _struct import Struct
 
 from ttyscribe.errors import ServiceError, SpawnError, reason
 from ttyscribe.recorder import wire
+from ttyscribe.terminal.ends import is_whole
 from ttyscribe.terminal.signals import ENDING, KEYBOARD
 from ttyscribe.terminal.spawn import (
     Child,
@@ -191,7 +192,7 @@ def run_recorded(
     session = _Session(sock, terminal, shell.ignored)
     try:
         if terminal >= 0:
-            session.take_first(slave)
+            session.take_first(slave, is_whole(fds))
         name_terminal(shell, terminal, slave)
         session.pid = spawn(shell, childs, slave, leave_terminal=True)
         for fd in answer.fds:
@@ -249,11 +250,11 @@ class _Session:
         except OSError:
             pass  # the end of the socket is seen by whoever reads it
 
-    def take_first(self, slave: int) -> None:
+    def take_first(self, slave: int, whole: bool) -> None:
         """Take the terminal before the shell is started on slave, if it is ours to take."""
         from ttyscribe.terminal.raw import RawMode, process_output, use_lines
 
-        self.raw = RawMode(self._terminal)
+        self.raw = RawMode(self._terminal, whole)
         self.raw.enter()
         taken = self._take()
         if slave >= 0:

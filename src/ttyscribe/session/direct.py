@@ -133,7 +133,7 @@ class _Direct:
         self._hide_passwords = hide_passwords
         self._end_at_outage = on_outage == "end"
         self._tell_admin = tell_admin
-        self._raw = RawMode(ends.terminal) if ends.terminal >= 0 else None
+        self._raw = RawMode(ends.terminal, ends.whole) if ends.terminal >= 0 else None
         self._pid = 0
         self._wait_status: int | None = None
         self._killed_by = 0

@@ -27,16 +27,18 @@ _NONE = -1
 class Ends:
     """The descriptors of one session; -1 where there is none.
 
-    terminal: the user's terminal. master, slave: the pty. child: what becomes the
+    terminal: the user's terminal. whole: whether all of the user's open descriptors are
+    that. master, slave: the pty. child: what becomes the
     shell's standard input, output and error. outputs: (our end, the user's
     descriptor) for each recorded output that is no terminal; input likewise
     (the user's descriptor, our end), or None.
     """
 
-    __slots__ = ("child", "input", "master", "outputs", "slave", "terminal")
+    __slots__ = ("child", "input", "master", "outputs", "slave", "terminal", "whole")
 
     def __init__(self) -> None:
         self.terminal = _NONE
+        self.whole = False
         self.master = _NONE
         self.slave = _NONE
         self.child = [_NONE, _NONE, _NONE]
@@ -57,6 +59,7 @@ def open_ends(fds: tuple[int, int, int], *, log_input: bool, log_output: bool) -
     """
     ends = Ends()
     terminals = [fd >= 0 and os.isatty(fd) for fd in fds]
+    ends.whole = is_whole(fds)
     try:
         if any(terminals):
             ends.terminal = fds[terminals.index(True)]
@@ -95,6 +98,11 @@ def open_ends(fds: tuple[int, int, int], *, log_input: bool, log_output: bool) -
     except OSError as error:
         raise TerminalError(f"no pty or pipe for the shell: {reason(error)}") from None
     return ends
+
+
+def is_whole(fds: tuple[int, int, int]) -> bool:
+    """Whether all of fds that are open are a terminal."""
+    return all(os.isatty(fd) for fd in fds if fd >= 0)
 
 
 def standard_descriptors() -> tuple[int, int, int]:

@@ -16,20 +16,27 @@ if TYPE_CHECKING:
     from typing import Any
 
 _IFLAG, _OFLAG, _CFLAG, _LFLAG, _CC = 0, 1, 2, 3, 6
+# A terminal with none of these is raw.
+_COOKED = termios.ICANON | termios.ECHO | termios.ISIG
 
 
 class RawMode:
     """The user's terminal fd, which is raw while it is taken, and is always given back.
 
     It is taken only while our job is in its foreground: else it is another's, and who
-    touches it is stopped. Output processing is off as well: the recorded terminal has
-    done it already. A terminal that is gone is not an error on the way out.
+    touches it is stopped. Output processing is off as well, for the recorded terminal has
+    done it already; but not where whole is false: then not all of the user's descriptors
+    are the terminal, and what another program of a pipeline writes to it needs that. One
+    that is raw when we come is another session's, which gives it back itself.
+    A terminal that is gone is not an error on the way out.
     """
 
-    __slots__ = ("_cooked", "_fd", "cooked", "taken")
+    __slots__ = ("_cooked", "_fd", "_shared", "_whole", "cooked", "taken")
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, whole: bool) -> None:
         self._fd = fd
+        self._whole = whole
+        self._shared = False
         self._cooked: list[Any] = []
         # The same, as TCGETS gives it.
         self.cooked = b""
@@ -40,9 +47,11 @@ class RawMode:
         while is_in_foreground(self._fd):
             if not self.taken:
                 self._cooked = termios.tcgetattr(self._fd)
-                self.cooked = fcntl.ioctl(self._fd, termios.TCGETS, bytes(60))
+                self._shared = not self._cooked[_LFLAG] & _COOKED
+                if not self._shared:
+                    self.cooked = fcntl.ioctl(self._fd, termios.TCGETS, bytes(60))
             # TCSANOW keeps what was typed ahead.
-            if self._set(termios.TCSANOW, self._raw()):
+            if self._shared or self._set(termios.TCSANOW, self._raw()):
                 self.taken = True
                 return True
         self._forget()
@@ -51,7 +60,8 @@ class RawMode:
     @property
     def took_output(self) -> bool:
         """Whether output processing was on, and is now the recorded terminal's."""
-        return self.taken and bool(self._cooked[_OFLAG] & termios.OPOST)
+        took = self.taken and self._whole and not self._shared
+        return took and bool(self._cooked[_OFLAG] & termios.OPOST)
 
     def enter_again(self) -> bool:
         """The same while the session goes on, where a terminal that is gone is no error."""
@@ -63,7 +73,7 @@ class RawMode:
     def leave(self) -> None:
         """Give the terminal its own mode back, after what is still to be shown."""
         try:
-            while self.taken and is_in_foreground(self._fd):
+            while self.taken and not self._shared and is_in_foreground(self._fd):
                 if self._set(termios.TCSADRAIN, self._cooked):
                     break
         except termios.error:
@@ -90,7 +100,8 @@ class RawMode:
             termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP | termios.INLCR
             | termios.IGNCR | termios.ICRNL | termios.IXON
         )  # fmt: skip
-        raw[_OFLAG] &= ~termios.OPOST
+        if self._whole:
+            raw[_OFLAG] &= ~termios.OPOST
         raw[_LFLAG] &= ~(
             termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN
         )
