@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import array
+import fcntl
 import json
 import os
 import signal
@@ -452,6 +453,7 @@ def test_on_a_terminal_a_signal_ends_the_session_in_order(each_service: Service,
     process = each_service.start(
         [b"-x", b"-c", b"echo ready; exec sleep 1000"],
         stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        preexec_fn=control,
     )  # fmt: skip
     connection, _ = each_service.accept()
     record(connection, [slave] * 3, b"/bin/bash", b"", b"ppp")
@@ -483,6 +485,39 @@ def test_a_shell_that_can_not_be_recorded_ends_even_if_it_ignores_the_hangup(
     connection.send(wire.DONE)
     assert process.communicate(timeout=TIMEOUT) == (b"", b"")
     assert process.returncode == -signal.SIGKILL
+
+
+def control() -> None:
+    """Let our terminal control us, who lead a session."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+@pytest.mark.parametrize("key", [False, True])
+def test_where_no_terminal_controls_us_none_controls_the_shell(
+    each_service: Service, key: bool
+) -> None:
+    """As su -c does: what the shell leaves in the background is not hung up with it."""
+    outer, theirs = os.openpty()
+    inner, slave = os.openpty()
+    script = b"exec 9<>/dev/tty; trap 'exit 3' INT; echo ready; while sleep 0.02; do :; done"
+    process = each_service.start(
+        [b"-x", b"-c", script], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    )
+    connection, _ = each_service.accept()
+    record(connection, [slave] * 3, b"/bin/bash", b"", b"ppp")
+    shown = b""
+    while b"ready\r\n" not in shown:
+        shown += os.read(inner, 4096)
+    assert b"/dev/tty: No such device" in shown
+    if key:
+        connection.send(wire.pack(wire.KEY, b"%d" % signal.SIGINT))
+    else:
+        os.kill(process.pid, signal.SIGINT)
+    assert said(connection) == wire.pack(wire.ENDED, b"%d" % (3 << 8))
+    connection.send(wire.DONE)
+    assert process.wait(TIMEOUT) == 3
+    for fd in (outer, theirs, inner, slave):
+        os.close(fd)
 
 
 @pytest.mark.parametrize("other", [False, True])

@@ -556,6 +556,73 @@ def test_two_sessions_at_once_give_the_terminal_back(bash: Side, ours: Side) -> 
     compared(bash, ours, both)
 
 
+LEFT = {
+    "su -c": f"su {USER} -c 'JOB &'",
+    "su - -c": f"su - {USER} -c 'JOB & sleep .2'",
+    "redirected": f"su {USER} -c 'JOB >/dev/null 2>&1 </dev/null &'",
+    "in a pipeline": f"su {USER} -c 'JOB >/dev/null &' | cat",
+}
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_what_su_leaves_in_the_background_goes_on(bash: Side, ours: Side, name: str) -> None:
+    def left(side: Side) -> Result:
+        shown = without_notices(at_a_root_prompt(side, LEFT[name].replace("JOB", "sleep 3001")))
+        jobs = side.machine.running("sleep", "3001")
+        states = [Path(f"/proc/{job}/stat").read_text().split(")")[1][:2] for job in jobs]
+        for job in jobs:
+            os.kill(job, signal.SIGKILL)
+        return Result(shown.out, repr(states).encode(), 0)
+
+    compared(bash, ours, left)
+    wait_until(lambda: all(ended(ours).values()), "a recording has no end")
+
+
+def test_what_goes_on_in_the_background_is_shown_and_recorded(bash: Side, ours: Side) -> None:
+    go = Path(f"/home/{USER}/go")
+    job = f"while [ ! -e {go} ]; do sleep .1; done; seq 3; echo la''te; cat; echo rc=$?"
+
+    def session(side: Side) -> Result:
+        side.enter()
+        go.unlink(missing_ok=True)
+        env = {"PATH": PATH + ":/usr/sbin:/sbin", "TERM": "dumb", "PS1": "root# "}
+        with Terminal(["bash", "--norc", "--noediting", "-i"], env=env) as terminal:
+            terminal.expect(rb"root# ")
+            terminal.line(f"su {USER} -c '(exec </dev/null; {job}) &'; echo status $?.")
+            terminal.expect(rb"status 0\.\r\n.*root# ")
+            # Each key is the outer shell's, and the terminal is that user's again.
+            for word in ("echo typed-$((40+2))", "stat -c %U:%a $(tty) | sed s/x/x/"):
+                terminal.line(word)
+                terminal.expect(rb"typed-42\r\n.*root# |:\d+\r\n.*root# ")
+            go.touch()
+            terminal.expect(rb"rc=0\r\n")
+        return without_notices(Result(screen(terminal), b"", 0))
+
+    ours.enter()
+    before = set(ours.recordings())
+    compared(bash, ours, session)
+    wait_until(lambda: all(ended(ours).values()), "the recording has no end")
+    (rec,) = set(ours.recordings()) - before
+    decoder = Decoder()
+    events = [event for message in ours.recordings()[rec] for event in decoder.decode(message)]
+    assert b"late" in b"".join(data for _, kind, data in events if kind == OUTPUT)
+
+
+@pytest.mark.parametrize("key", [b"\x03", b"\x1c"])
+def test_a_key_interrupts_a_shell_that_no_terminal_controls(ours: Side, key: bytes) -> None:
+    ours.enter()
+    env = {"PATH": PATH + ":/usr/sbin:/sbin", "TERM": "dumb", "PS1": "root# "}
+    with Terminal(["bash", "--norc", "-i"], env=env) as terminal:
+        terminal.expect(rb"root# ")
+        terminal.line(f"su {USER} -c 'trap \"echo trapped; exit 9\" INT QUIT; sleep 3002; echo no'")
+        wait_until(lambda: ours.machine.running("sleep", "3002"), "no job")
+        terminal.send(key)
+        terminal.expect(rb"trapped\r\n.*root# ")
+        terminal.line("echo status $?.")
+        terminal.expect(rb"status 9\.")
+    assert not ours.machine.running("sleep", "3002")
+
+
 def test_a_job_in_the_background_leaves_the_keyboard_alone(bash: Side, ours: Side) -> None:
     lines = [f"echo typed-$((40+{number}))" for number in range(9)]
     job = f"{AS_USER} -c 'sleep 2' & su {USER} -c 'sleep 2' & sleep .5"

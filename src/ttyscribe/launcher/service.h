@@ -535,16 +535,6 @@ static int execute(const struct program *program)
                              (long)program->environment, 0, 0, 0);
 }
 
-// Whether we have a controlling terminal; true if it can't be told.
-static bool has_terminal(void)
-{
-    long fd = system_call(__NR_openat, AT_FDCWD, (long)"/dev/tty", O_RDWR | O_NOCTTY | O_CLOEXEC,
-                          0, 0, 0);
-    if (fd >= 0)
-        system_call(__NR_close, fd, 0, 0, 0, 0, 0);
-    return fd != -ENXIO && fd != -ENOENT;
-}
-
 // The shell's pty, as it goes with how the terminal is taken: process_output and use_lines in
 // terminal/raw.py.
 static void prepare(int pty)
@@ -567,7 +557,9 @@ static int become(const struct program *program, const struct answer *answer, co
     long result = 0;
     if (leads)
         result = system_call(__NR_setsid, 0, 0, 0, 0, 0, 0);
-    if (result >= 0 && slave >= 0)
+    else if (slave >= 0)
+        result = system_call(__NR_setpgid, 0, 0, 0, 0, 0, 0);
+    if (result >= 0 && slave >= 0 && controlled)
         result = system_call(__NR_ioctl, slave, TIOCSCTTY, 0, 0, 0, 0);
     size_t next = 0;
     for (int target = 0; result >= 0 && target < 3; target++) {
@@ -610,7 +602,7 @@ static long hold(const struct program *program, const struct answer *answer, con
     if (result < 0)
         return result;
     // A terminal that it does not leave, it could open by name and be seen on.
-    bool leads = slave >= 0 || has_terminal()
+    bool leads = slave >= 0 ? controlled : has_terminal()
                  || system_call(__NR_getsid, 0, 0, 0, 0, 0, 0)
                         == system_call(__NR_getpid, 0, 0, 0, 0, 0, 0);
     held->pid = new_process();
@@ -736,6 +728,7 @@ static int run_recorded(const struct login *login, const struct answer *answer, 
     set_timeout(SO_RCVTIMEO, 0);
     uint64_t before, set = watch(&before);
     int why = 0;
+    controlled = terminal >= 0 && gives_control();
     struct held held;
     *note = "no process or memory is left to start the shell; try again later";
     long pid = hold(&program, answer, fields[2], slave, before, &held);

@@ -67,6 +67,7 @@ int main(int argc, char **argv, char **environment)
         complain(line, sizeof line - 1);
         return USAGE;
     }
+    controlled = terminal >= 0 && gives_control();
     uint64_t before;
     return wait_for_shell(watch(&before));
 }

@@ -24,7 +24,7 @@
 
 enum { TERMIOS_SIZE = 60, PACKET_SIZE = 4096 };
 enum { WINDOW = 'W', SIGNAL = 'S', STOPPED = 'T', HELD = 'P', RESUMED = 'C' }; // wire.py
-enum { BEHIND = 'G', ENDED = 'X', END = 'K', DONE = 'D' };
+enum { BEHIND = 'G', KEY = 'Y', ENDED = 'X', END = 'K', DONE = 'D' };
 enum { NOT_YET = -1 };
 enum { SIGNALS = 64, OF_LIBC = 32 }; // the first two of real time a C library keeps to itself
 enum { ROUNDS = 10 }; // terminal/spawn.py
@@ -40,11 +40,15 @@ struct entry {
 
 static int recorder; // the connection
 static int terminal; // the user's terminal; -1 if there is none
+// Whether the shell's pty controls it: where none controls us the shell gets none either, and
+// who means the shell sends us signals.
+static bool controlled;
 static bool taken;   // whether it is in raw mode
 static bool shared;  // which it was before we came, and stays
 static bool took_output; // whether its output processing is the pty's meanwhile
 static _Alignas(struct termios) unsigned char cooked[TERMIOS_SIZE]; // its own, as TCGETS gave it
 static long shell;   // its pid
+static long session; // and session
 static int status = NOT_YET; // of wait4(2)
 static int told;             // the signal that told us to end
 
@@ -64,11 +68,11 @@ static void mask(int how, uint64_t signals)
     system_call(__NR_rt_sigprocmask, how, (long)&signals, 0, sizeof signals, 0, 0);
 }
 
-// Whether the shell has a session of its own, so that no signal to us reaches it.
+// Whether the shell leads a group of its own, so that no signal to ours reaches it.
 static bool stands_apart(void)
 {
-    return system_call(__NR_getsid, shell, 0, 0, 0, 0, 0)
-           != system_call(__NR_getsid, 0, 0, 0, 0, 0, 0);
+    return system_call(__NR_getpgid, shell, 0, 0, 0, 0, 0)
+           != system_call(__NR_getpgid, 0, 0, 0, 0, 0, 0);
 }
 
 // Whether our parent has our session, so that it may see us stop, and wake us.
@@ -182,6 +186,21 @@ static bool find_job(long pid, struct job *job)
     return at;
 }
 
+// Whether a terminal controls us; true if it can't be told.
+static bool has_terminal(void)
+{
+    struct job job;
+    return !find_job(0, &job) || job.terminal;
+}
+
+// Whether the shell's pty is to control it: as terminal/job.py.
+static bool gives_control(void)
+{
+    return has_terminal()
+           || system_call(__NR_getsid, 0, 0, 0, 0, 0, 0)
+                  != system_call(__NR_getpid, 0, 0, 0, 0, 0, 0);
+}
+
 // Whether our job has the terminal now; true if it can't be told: as terminal/job.py.
 static bool is_in_foreground(void)
 {
@@ -267,17 +286,17 @@ static void on_signal(int number, bool by_kernel)
 {
     if (number == SIGCHLD) {
         reap();
-    } else if (terminal < 0) {
+    } else if (terminal >= 0 && number == SIGWINCH) {
+        say(WINDOW, -1);
+    } else if (terminal >= 0 && number == SIGCONT) {
+        go_on();
+    } else if (!controlled) {
         // Meant for the shell. The keyboard's own (INT, QUIT) reach it without us.
         bool keyboard = number == SIGINT || number == SIGQUIT;
         if (status == NOT_YET && by_kernel && stands_apart())
             send_to_group(number);
         else if (status == NOT_YET && (!keyboard || stands_apart()))
             send_to_shell(number);
-    } else if (number == SIGWINCH) {
-        say(WINDOW, -1);
-    } else if (number == SIGCONT) {
-        go_on();
     } else {
         told = number;
         say(SIGNAL, number);
@@ -299,7 +318,7 @@ static long number_of(const char *name)
     return *name ? 0 : number;
 }
 
-// Kill the processes of the shell's session but the shell; whether there were any.
+// Kill the processes of the shell's session but its leader; whether there were any.
 static bool kill_others(void)
 {
     static _Alignas(struct entry) char entries[PACKET_SIZE];
@@ -311,7 +330,7 @@ static bool kill_others(void)
     while ((size = system_call(__NR_getdents64, folder, (long)entries, sizeof entries, 0, 0, 0)) > 0)
         for (long at = 0; at < size; at += ((struct entry *)(entries + at))->size) {
             long pid = number_of(((struct entry *)(entries + at))->name);
-            if (pid && pid != shell && system_call(__NR_getsid, pid, 0, 0, 0, 0, 0) == shell
+            if (pid && pid != session && system_call(__NR_getsid, pid, 0, 0, 0, 0, 0) == session
                 && system_call(__NR_kill, pid, SIGKILL, 0, 0, 0, 0) == 0)
                 found = true;
         }
@@ -322,8 +341,10 @@ static bool kill_others(void)
 // The shell's jobs are groups of their own.
 static void kill_session(void)
 {
-    for (int i = 0; i < ROUNDS && kill_others(); i++)
-        ;
+    // Its own, or ours where there is nobody else in that.
+    if (session == shell || session == system_call(__NR_getpid, 0, 0, 0, 0, 0, 0))
+        for (int i = 0; i < ROUNDS && kill_others(); i++)
+            ;
 }
 
 // Nothing may go on unrecorded: end the shell and its session, if the terminal's hang-up has
@@ -369,6 +390,8 @@ static bool is_over(void)
     }
     if (size > 0 && packet[0] == HELD)
         stop();
+    if (size > 1 && packet[0] == KEY && status == NOT_YET)
+        send_to_group(packet[1] == '0' + SIGQUIT ? SIGQUIT : SIGINT);
     if (size > 0 && packet[0] == END && status == NOT_YET)
         set_ended(end_shell());
     if (size > 0)
@@ -454,6 +477,7 @@ static int outcome(uint64_t set)
 // what watch() gave.
 static int wait_for_shell(uint64_t set)
 {
+    session = system_call(__NR_getsid, shell, 0, 0, 0, 0, 0);
     int signals = (int)system_call(__NR_signalfd4, -1, (long)&set, sizeof set,
                                    SFD_CLOEXEC | SFD_NONBLOCK, 0, 0);
     if (signals >= 0) {

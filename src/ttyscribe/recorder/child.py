@@ -27,14 +27,14 @@ from ttyscribe.recorder.peer import GoneError, Peer, receive_hello, three
 from ttyscribe.recorder.refusal import at_failure, refuse
 from ttyscribe.session import lock
 from ttyscribe.session.alert import alert, warn
-from ttyscribe.session.direct import Outcome
+from ttyscribe.session.direct import Outcome, keep_only
 from ttyscribe.session.identity import recording_id
 from ttyscribe.session.outage import Outage
 from ttyscribe.session.pump import Pump
 from ttyscribe.session.setup import open_recording, start_member
 from ttyscribe.session.skipped import SkippedLog, skip_for, without_contents
 from ttyscribe.session.spoolfolder import SERVICE_FOLDER
-from ttyscribe.terminal import open_ends, window_of
+from ttyscribe.terminal import job, open_ends, window_of
 from ttyscribe.terminal.raw import process_output
 
 if TYPE_CHECKING:
@@ -161,15 +161,30 @@ class Session:
             os.fchmod(ends.slave, 0o620)
             held.hold_terminal(ends.slave)
         start = self._start_member()
+        is_outlived = ends.terminal >= 0 and job.is_outlived(ends.terminal, self.peer.pid)
         with taken(ends.terminal, self.peer):
             log.start(start, window(ends))
             with contextlib.suppress(OSError):  # no terminal, or one without a name here
                 terminal, host = os.ttyname(ends.slave), str(start["remote"])
                 self._login_record = LoginRecord(terminal, user, host, self.peer.pid)
             self._record(log, ends)
-        self._finish(log)
         with contextlib.suppress(OSError):  # with this process it ends anyway
             held.release()
+        try:
+            self._pump_rest(keep_pty=is_outlived)
+        except Exception as error:
+            self._fail(error)
+        self._finish(log)
+
+    def _pump_rest(self, *, keep_pty: bool) -> None:
+        """What jobs that outlive the shell still write; the client need not wait for them."""
+        if self._pump.left_over(keep_pty=keep_pty):
+            if self.connection.fileno() >= 0:
+                self._pump.unwatch(self.connection.fileno())
+            self._let_go()
+            given = [fd for fd in self.fds if fd >= 0]
+            self._pump.run_rest(lambda used: keep_only(used, given))
+        self._pump.close()
 
     def _is_users_to_configure(self) -> bool:
         """Whether the environment holds a configuration that counts: with its user's rights only.
@@ -214,6 +229,8 @@ class Session:
         self._pump = pump
         end = self._end_for_outage if self.values["on_outage"] == "end" else None
         pump.on_freeze = Outage(recording, ends.terminal, self.fds[2], end)
+        if ends.terminal >= 0 and not job.gives_control(self.peer.pid):
+            pump.on_key = self._on_key
         # Until the client has taken the terminal.
         pump.hold_keyboard(ends.terminal >= 0)
         pump.watch(self.connection.fileno(), functools.partial(self._on_client, ends))
@@ -224,16 +241,6 @@ class Session:
                 pump.run()
             except Exception as error:  # the session has begun, so it is ended and not refused
                 self._fail(error)
-                return
-        try:
-            if pump.left_over():
-                # Jobs that outlive the shell still write; the client need not wait for them.
-                pump.unwatch(self.connection.fileno())
-                self._let_go()
-                pump.run_rest()
-            pump.close()
-        except Exception as error:
-            self._fail(error)
 
     def _hand_over(self, ends: Ends) -> None:
         layout = bytearray()
@@ -307,6 +314,10 @@ class Session:
                 self._client_gone()
         except (ValueError, IndexError):
             self._client_gone()
+
+    def _on_key(self, number: int) -> None:
+        with contextlib.suppress(OSError):  # its end is seen when it is read
+            self.connection.send(wire.pack(wire.KEY, b"%d" % number))
 
     def _client_gone(self) -> None:
         """The client ended, or says what no client says: the shell is hung up."""

@@ -19,11 +19,11 @@ from _struct import Struct
 from ttyscribe.errors import ServiceError, SpawnError, reason
 from ttyscribe.recorder import wire
 from ttyscribe.terminal.ends import is_whole
+from ttyscribe.terminal.job import gives_control, has_terminal
 from ttyscribe.terminal.signals import ENDING, KEYBOARD
 from ttyscribe.terminal.spawn import (
     Child,
     end_shell,
-    has_terminal,
     kill_session,
     name_terminal,
     spawn,
@@ -194,7 +194,9 @@ def run_recorded(
         if terminal >= 0:
             session.take_first(slave, is_whole(fds))
         name_terminal(shell, terminal, slave)
-        session.pid = spawn(shell, childs, slave, leave_terminal=True)
+        session.pid = spawn(
+            shell, childs, slave, controlled=session.controlled, leave_terminal=True
+        )
         for fd in answer.fds:
             os.close(fd)
         if waiter:
@@ -226,6 +228,8 @@ class _Session:
         self.raw: RawMode | None = None
         self._socket = sock
         self._terminal = terminal
+        # With none of our own the shell gets none either, and who means it sends us signals.
+        self.controlled = terminal >= 0 and gives_control(os.getpid())
         self._status: int | None = None
         self._ended_by = 0
         sock.settimeout(None)
@@ -311,6 +315,8 @@ class _Session:
             packet = b""
         if packet[:1] == wire.HELD:
             self._stop()
+        if packet[:1] == wire.KEY and self._status is None and self.pid:
+            os.killpg(self.pid, int(packet[1:]))
         if packet[:1] == wire.END and self._status is None and self.pid:
             self._set_ended(end_shell(self.pid))
         if packet[:1] == wire.DONE:
@@ -329,7 +335,8 @@ class _Session:
         elif self._status == signal.SIGHUP and not self._ended_by:
             # The pty went with its recorder, and the shell with the pty: that was seen first.
             _complain(b"ttyscribe: the recorder is gone; the session ends")
-            kill_session(self.pid)
+            uncontrolled = self.raw is not None and not self.controlled
+            kill_session(os.getpid() if uncontrolled else self.pid)
             self._status = None
         return True
 
@@ -337,18 +344,18 @@ class _Session:
         for number in set(numbers):
             if number == signal.SIGCHLD:
                 self._reap()
-            elif self.raw is None:
-                self._pass_on(number)
-            elif number == signal.SIGWINCH:
+            elif number == signal.SIGWINCH and self.raw is not None:
                 self.send(wire.WINDOW)
-            elif number == signal.SIGCONT:
+            elif number == signal.SIGCONT and self.raw is not None:
                 self._go_on()
+            elif not self.controlled:
+                self._pass_on(number)
             else:
                 self._ended_by = number
                 self.send(wire.pack(wire.SIGNAL, b"%d" % number))
 
     def _pass_on(self, number: int) -> None:
-        """Without a terminal a signal is meant for the shell, which we stand for."""
+        """Without a terminal of its own a signal is meant for the shell, which we stand for."""
         if self._status is not None:
             return
         apart = stands_apart(self.pid)

@@ -22,7 +22,6 @@ without NULs, joined by NUL. Descriptors travel with the packet that names them.
                                        FULL why            no session is begun: as without a
                                          service that answers, the client decides
                                        VERSION version     yours is not spoken here
- (the client says RESUMED or BEHIND before it starts the shell)
     FAILED_START status                the shell could not be started
     WINDOW                             the terminal has another size
     SIGNAL number                      the client was told to end
@@ -32,7 +31,11 @@ without NULs, joined by NUL. Descriptors travel with the packet that names them.
                                          has taken the terminal (output is "1" if the shell's
                                          pty is to process output, for the terminal does not)
     BEHIND                             both go on, but the terminal is another job's now: the
-                                         keyboard is left to that
+                                         keyboard is left to that (the client says one of
+                                         these before it starts the shell)
+                                       KEY number          a key was typed that interrupts: send
+                                                             the shell this signal (INT, QUIT);
+                                                             only where its pty does not control it
     ENDED wait-status                  the shell has ended
                                        END                 nothing more can be recorded: end the
                                                              shell (it was hung up)
@@ -62,6 +65,7 @@ STOPPED = b"T"
 HELD = b"P"
 RESUMED = b"C"
 BEHIND = b"G"
+KEY = b"Y"
 ENDED = b"X"
 END = b"K"
 DONE = b"D"

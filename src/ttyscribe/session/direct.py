@@ -16,7 +16,7 @@ from ttyscribe.errors import (
 from ttyscribe.session.outage import Outage
 from ttyscribe.session.pump import Pump
 from ttyscribe.terminal import RawMode, open_ends, spawn, window_of
-from ttyscribe.terminal.job import is_in_foreground
+from ttyscribe.terminal.job import gives_control, is_in_foreground, is_outlived
 from ttyscribe.terminal.raw import process_output, use_lines
 from ttyscribe.terminal.signals import ENDING, KEYBOARD
 from ttyscribe.terminal.spawn import end_shell, name_terminal, stands_apart
@@ -24,7 +24,7 @@ from ttyscribe.terminal.spawn import end_shell, name_terminal, stands_apart
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import NoReturn
 
     from ttyscribe.session.lock import Lock
@@ -108,6 +108,7 @@ def record_session(
     if begun is not None:
         begun()
     session = _Direct(child, recording, ends, hide_passwords, on_outage, tell_admin)
+    session.lock = lock
     if login_record is None or ends.master < 0:
         return session.run()
     session.login_record = login_record
@@ -139,6 +140,10 @@ class _Direct:
         self._killed_by = 0
         self._wake = -1
         self.login_record: LoginRecord | None = None
+        self.lock: Lock | None = None
+        # With none of our own the shell gets none either, and who means it sends us signals.
+        self._controlled = self._raw is not None and gives_control(os.getpid())
+        self._is_outlived = self._raw is not None and is_outlived(ends.terminal, os.getpid())
 
     def run(self) -> Outcome:
         try:
@@ -154,6 +159,8 @@ class _Direct:
         end = self._end_at_once if self._end_at_outage else None
         pump.on_freeze = Outage(self._recording, self._ends.terminal, 2, end)
         pump.on_hang_up = self._forget_login
+        if not self._controlled:
+            pump.on_key = self._on_key
         pump.watch(self._wake, self._on_signal)
         try:
             if self._raw is not None:
@@ -163,7 +170,9 @@ class _Direct:
             slave = self._ends.slave
             name_terminal(self._child, self._ends.terminal, slave)
             try:
-                self._pid = spawn(self._child, _three(self._ends.child), slave)
+                self._pid = spawn(
+                    self._child, _three(self._ends.child), slave, controlled=self._controlled
+                )
             except (SpawnError, TerminalError, OSError) as error:
                 status = error.status if isinstance(error, SpawnError) else NOT_EXECUTABLE
                 self._recording.finish({"event": "end", "status": status}, self._told_to_end)
@@ -182,7 +191,10 @@ class _Direct:
                 self._raw.leave()
         outcome = self._outcome()
         self._forget_login()
-        if self._wait_status is not None and pump.left_over():
+        if self.lock is not None:
+            # It stands for no further recording, and holds the pty.
+            self.lock.release()
+        if self._wait_status is not None and pump.left_over(keep_pty=self._is_outlived):
             self._leave_rest_to_a_child(outcome)
         else:
             pump.close()
@@ -267,7 +279,7 @@ class _Direct:
             for number in ENDING:
                 signal.signal(number, signal.SIG_IGN if number != signal.SIGTERM else _noted)
             self._recording.forked()
-            self._pump.run_rest(self._keep_only)
+            self._pump.run_rest(lambda used: keep_only(used, range(3)))
             self._finish(outcome)
             status = 0
         except Exception as error:
@@ -277,17 +289,6 @@ class _Direct:
             self._complain(f"ttyscribe: {printable(str(lost))}")
         finally:
             os._exit(status)
-
-    @staticmethod
-    def _keep_only(used: set[int]) -> None:
-        """Close our standard descriptors but for those in used: the caller may await their end."""
-        places = {(status.st_dev, status.st_ino) for status in map(os.fstat, used)}
-        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        for fd in range(3):
-            status = os.fstat(fd)
-            if (status.st_dev, status.st_ino) not in places:
-                os.dup2(nothing, fd)
-        os.close(nothing)
 
     def _catch_signals(self) -> None:
         self._wake, write = os.pipe()
@@ -308,16 +309,21 @@ class _Direct:
                 self._reap()
                 if self.login_record is not None:
                     self.login_record.reap()
-            elif number in ENDING and (self._raw is not None or self._wait_status is not None):
+            elif number in ENDING and (self._controlled or self._wait_status is not None):
                 # A real terminal's end: the shell is hung up, and we end as we were told to.
                 self._killed_by = number
                 self._pump.hang_up()
-            elif self._raw is None:
-                self._pass_on(number)
-            elif number == signal.SIGWINCH:
+            elif number == signal.SIGWINCH and self._raw is not None:
                 self._pump.resize()
-            elif number == signal.SIGCONT and self._wait_status is None:
-                self._take()
+            elif number == signal.SIGCONT and self._raw is not None:
+                if self._wait_status is None:
+                    self._take()
+            else:
+                self._pass_on(number)
+
+    def _on_key(self, number: int) -> None:
+        if self._wait_status is None:
+            os.killpg(self._pid, number)
 
     def _told_to_end(self) -> bool:
         """Whether we were told to end, when nothing is left to do but to write."""
@@ -385,6 +391,17 @@ class _Direct:
         if self._wait_status is None:
             self._wait_status = end_shell(self._pid)
         self._pump.shell_ended()
+
+
+def keep_only(used: set[int], fds: Iterable[int]) -> None:
+    """Close those of fds that are not in used: the caller may await their end."""
+    places = {(status.st_dev, status.st_ino) for status in map(os.fstat, used)}
+    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for fd in fds:
+        status = os.fstat(fd)
+        if (status.st_dev, status.st_ino) not in places:
+            os.dup2(nothing, fd, inheritable=False)
+    os.close(nothing)
 
 
 def die_by(number: int) -> NoReturn:

@@ -18,10 +18,11 @@ import termios
 from ttyscribe.events import INPUT, OUTPUT, WINDOW
 from ttyscribe.session.relay import Relay
 from ttyscribe.terminal import Sink, shut_down
-from ttyscribe.terminal.raw import copy_window, window_of
+from ttyscribe.terminal.raw import copy_window, process_output, window_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Callable, Mapping
     from typing import Protocol
 
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
         def finish(
             self, member: Mapping[str, object], stop: Callable[[], bool] | None = None
         ) -> None: ...
+else:
+    import _signal as signal
 
 
 # Once as much was allocated and freed, malloc keeps what a batch needs instead of giving
@@ -66,7 +69,7 @@ _FROZEN_GRACE = 60_000_000_000
 # How often is looked whether the user's terminal can be had.
 _LOOK_EVERY = 1_000_000_000
 
-_LFLAG = 3
+_LFLAG, _CC = 3, 6
 _PROMPT = termios.ECHO | termios.ICANON
 # A hidden password: a star for each character, its further bytes dropped, Enter kept.
 _STARS = bytes(byte if byte in b"\r\n" else ord("*") for byte in range(256))
@@ -104,12 +107,15 @@ class Pump:
         self._hung_up_at: int | None = None
         self._frozen = False
         self._keyboard_held = False
+        self._rest_of_pty = False
         self._look: Callable[[], None] = _nothing
         self._look_at = 0
         self._frozen_at = 0
         # Output, while it shows the recording itself faster than that may grow.
         self._paused = False
         self.on_freeze: Callable[[bool], None] = _ignore
+        # Told of a signal that is typed, where no session is there for the pty to send it to.
+        self.on_key: Callable[[int], None] | None = None
         # Called while the pty is still there.
         self.on_hang_up: Callable[[], None] = _nothing
         if ends.master >= 0:
@@ -184,33 +190,52 @@ class Pump:
         while not (self._ended and self._settled()) and not self._given_up():
             self._step()
 
-    def left_over(self) -> bool:
-        """Whether jobs that outlive the shell hold pipes whose output is still recorded."""
-        return any(relay.open and relay.fd != self._ends.master for relay in self._outputs)
+    def left_over(self, *, keep_pty: bool) -> bool:
+        """Whether jobs that outlive the shell hold pipes whose output is still recorded.
+
+        The pty counts if keep_pty, and if nobody else here has its slave: the user's
+        terminal stays, and what they write is still shown on it.
+        """
+        if keep_pty and self._ends.master >= 0:
+            if self._ends.slave >= 0:
+                os.close(self._ends.slave)
+                self._ends.slave = -1
+            poll = select.poll()
+            poll.register(self._ends.master, 0)
+            self._rest_of_pty = not poll.poll(0)
+        return any(relay.open and self._is_kept(relay) for relay in self._outputs)
 
     def delivering(self) -> set[int]:
         """The user's descriptors that those jobs' output goes to."""
         return {
             relay.sink.user_fd
             for relay in self._outputs
-            if (relay.open or relay.waiting) and relay.fd != self._ends.master
+            if (relay.open or relay.waiting) and self._is_kept(relay)
         }
 
     def run_rest(self, release: Callable[[set[int]], None] | None = None) -> None:
-        """Pump until the jobs that outlived the shell have closed their pipes.
+        """Pump until the jobs that outlived the shell have closed their pipes, and the pty.
 
         release is told the user's descriptors that are still in use, at first and when
         one of them no longer is.
         """
         for relay in [*self._inputs, *self._outputs]:
-            if relay.kind == INPUT or relay.fd == self._ends.master:
+            if relay.kind == INPUT or not self._is_kept(relay):
                 self._close(relay)
+        if self._rest_of_pty:
+            gone = os.dup(self._ends.terminal)
+            self._handlers[gone] = lambda _: self.hang_up()
+            self._poll.register(gone, 0)
+            process_output(self._ends.master, False)
         used: set[int] | None = None
         while any(relay.open or relay.waiting for relay in self._outputs):
             if release is not None and used != self.delivering():
                 used = self.delivering()
                 release(used)
             self._step()
+
+    def _is_kept(self, relay: Relay) -> bool:
+        return relay.fd != self._ends.master or self._rest_of_pty
 
     @property
     def complaint(self) -> str:
@@ -301,12 +326,15 @@ class Pump:
         if self._recording.holds:
             self._withhold(relay, data)
             return
+        number = self._signal_typed(data) if self.on_key and self._is_keyboard(relay) else 0
         if relay.terminal and len(data) >= relay.batch and not relay.sink.gone:
             # There is more: this is delivered while the kernel brings it (Relay.read).
             relay.sink.pending += data
         else:
             relay.sink.write(data)
         self._after_write(relay)
+        if number and self.on_key:
+            self.on_key(number)
 
     def _withhold(self, relay: Relay, data: bytes) -> None:
         relay.withheld += data
@@ -379,6 +407,17 @@ class Pump:
         self._paused = paused
         for relay in self._outputs:
             self._listen(relay)
+
+    def _signal_typed(self, data: bytes) -> int:
+        try:
+            mode = termios.tcgetattr(self._ends.master)
+        except termios.error:
+            return 0
+        for which, number in ((termios.VINTR, signal.SIGINT), (termios.VQUIT, signal.SIGQUIT)):
+            key = mode[_CC][which]
+            if mode[_LFLAG] & termios.ISIG and key != b"\0" and key in data:
+                return number
+        return 0
 
     def _at_prompt(self) -> bool:
         try:

@@ -41,6 +41,36 @@ def is_in_foreground(terminal: int, pid: int | str = "self") -> bool:
     return job.terminal != device or job.foreground in (job.group, 0)
 
 
+def has_terminal(pid: int | str = "self") -> bool:
+    """Whether a terminal controls the process pid; true if it can't be told."""
+    try:
+        return Job(pid).terminal != 0
+    except OSError:
+        return True
+
+
+def gives_control(pid: int) -> bool:
+    """Whether the shell that the process pid starts on a pty is to be controlled by that.
+
+    Not where pid leads a session that no terminal controls: then the shell has none either,
+    and stays in that session, for one that leads its own would get the pty by opening it.
+    """
+    try:
+        job = Job(pid)
+    except OSError:
+        return True
+    return job.terminal != 0 or job.session != pid
+
+
+def is_outlived(terminal: int, pid: int) -> bool:
+    """Whether the terminal stays when pid ends: it hangs up with who leads its session."""
+    try:
+        job = Job(pid)
+        return job.session != pid or job.terminal != device_of(terminal)
+    except OSError:
+        return False
+
+
 def device_of(terminal: int) -> int:
     """The terminal's device number as the kernel encodes it, os.makedev's for what fits in 32 bits.
 

@@ -17,6 +17,7 @@ from ttyscribe.errors import (
     printable,
 )
 from ttyscribe.terminal.ends import above_standard
+from ttyscribe.terminal.job import has_terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,13 +75,19 @@ class Child:
 
 
 def spawn(
-    child: Child, fds: tuple[int, int, int], terminal: int, *, leave_terminal: bool = False
+    child: Child,
+    fds: tuple[int, int, int],
+    terminal: int,
+    *,
+    controlled: bool = True,
+    leave_terminal: bool = False,
 ) -> int:
     """Start child on the descriptors fds; return its pid.
 
     fds stand for its standard input, output and error; one that is -1 is closed.
     terminal is a pty's slave that becomes the controlling terminal of the child's
-    new session. With -1 the child stays in our session, unless we lead one that has
+    new session; or if it is not to be controlled, it stays in ours, in a group of its own.
+    With -1 the child stays in our session, unless we lead one that has
     no terminal: then it leads one as well. With leave_terminal it also does where we
     have a terminal, which it could open by name and be seen on. Raises SpawnError with
     status 127 or 126 if the program is not there or may not run, TerminalError if no process
@@ -107,7 +114,7 @@ def spawn(
             signal.set_wakeup_fd(-1)
             if leads:
                 os.setsid()
-            _become(child, fds, terminal)
+            _become(child, fds, terminal, controlled)
         except OSError as error:
             os.write(report_write, b"%d" % (error.errno or errno.EIO))
         except BaseException:  # nothing of ours may go on in the child
@@ -142,10 +149,14 @@ def exec_shell(child: Child) -> NoReturn:
         raise _spawn_error(child, error.errno or errno.EIO) from None
 
 
-def _become(child: Child, fds: tuple[int, int, int], terminal: int) -> NoReturn:
-    if terminal >= 0:
+def _become(
+    child: Child, fds: tuple[int, int, int], terminal: int, controlled: bool
+) -> NoReturn:
+    if terminal >= 0 and controlled:
         os.setsid()
         fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+    elif terminal >= 0:
+        os.setpgid(0, 0)
     # First out of the way, then into place: a target may be another's source.
     sources = [fd if fd < 0 else fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in fds]
     for target, source in enumerate(sources):
@@ -180,8 +191,8 @@ def _exec(child: Child) -> NoReturn:
 
 
 def stands_apart(pid: int) -> bool:
-    """Whether our child pid has a session of its own, so that no signal of ours reaches it."""
-    return os.getsid(pid) != os.getsid(0)
+    """Whether our child pid leads a group of its own, so that no signal to ours reaches it."""
+    return os.getpgid(pid) != os.getpgrp()
 
 
 def end_shell(pid: int) -> int:
@@ -199,8 +210,10 @@ def end_shell(pid: int) -> int:
         if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
             break
         time.sleep(0.01)
-    if apart:
-        kill_session(pid)
+    session = os.getsid(pid)
+    # Its own, or ours where there is nobody else in that.
+    if apart and session in (pid, os.getpid()):
+        kill_session(session)
     os.kill(pid, signal.SIGKILL)
     return os.waitpid(pid, 0)[1]
 
@@ -218,15 +231,6 @@ def kill_session(session: int) -> None:
                 continue  # ended meanwhile, or another user's by now
         if not left:
             return
-
-
-def has_terminal() -> bool:
-    """Whether we have a controlling terminal; true if it can't be told."""
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
-    except OSError as error:
-        return error.errno not in (errno.ENXIO, errno.ENOENT)
-    return True
 
 
 def _spawn_error(child: Child, number: int) -> SpawnError | TerminalError:
