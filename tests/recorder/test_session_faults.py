@@ -29,6 +29,9 @@ class Log:
         self.failure = failure
         self.ended: Mapping[str, object] = {}
 
+    def now(self) -> int:
+        return 0
+
     def finish(self, member: Mapping[str, object], stop: Callable[[], bool] | None = None) -> None:
         self.ended = member
         if self.failure is not None:
