@@ -286,10 +286,18 @@ def test_recorded_shell_suspends_to_the_shell_it_came_from(tlog: Path) -> None:
     assert b"outside" not in output(tlog)
 
 
-def test_shell_that_suspends_with_nobody_to_wake_it_goes_on(tlog: Path) -> None:
-    with Terminal(rec(tlog, "-c", "kill -STOP $$; echo woken")) as terminal:
+def test_shell_that_is_stopped_with_nobody_to_wake_it_stays_so_until_it_is_woken(
+    tlog: Path,
+) -> None:
+    with Terminal(rec(tlog, "-c", "echo $$.; kill -STOP $$; echo woken")) as terminal:
+        shell = int(terminal.expect(rb"(\d+)\.\r\n").group(1))
+        state = Path(f"/proc/{shell}/stat")
+        wait_until(lambda: b") T " in state.read_bytes(), "it does not stop")
+        time.sleep(0.2)
+        assert b") T " in state.read_bytes()
+        os.kill(shell, signal.SIGCONT)
         assert terminal.finish() == 0
-    assert terminal.seen == b"woken\r\n"
+    assert terminal.seen.endswith(b"\r\nwoken\r\n")
 
 
 def test_background_job_that_holds_the_terminal_does_not_hold_us(tlog: Path) -> None:

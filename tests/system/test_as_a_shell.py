@@ -654,6 +654,52 @@ def test_a_job_that_comes_to_the_foreground_gets_the_keyboard(bash: Side, ours: 
     compared(bash, ours, session)
 
 
+@pytest.mark.parametrize("by_name", [False, True])
+def test_a_login_that_is_stopped_from_outside_stays_so_until_it_is_continued(
+    bash: Side, ours: Side, by_name: bool
+) -> None:
+    def session(side: Side) -> Result:
+        side.enter()
+        with side.ssh_terminal() as terminal:
+            terminal.expect(rb"ready\$ ")
+            terminal.line("echo $$.$PPID.")
+            shell, parent = map(int, terminal.expect(rb"[\r\n](\d+)\.(\d+)\.\r\n").groups())
+            terminal.expect(rb"ready\$ ")
+            os.kill(shell, signal.SIGSTOP)
+            wait_until(lambda: state_of(shell) == "T", "it does not stop")
+            time.sleep(0.5)
+            stopped = state_of(shell)
+            terminal.line("echo typed-$((40+2))")
+            # The login itself is another process than the shell.
+            os.kill(parent if by_name and side.recorded else shell, signal.SIGCONT)
+            terminal.expect(rb"typed-42\r\n.*ready\$ ")
+            terminal.line("exit 4")
+            return Result(stopped.encode(), b"", terminal.finish())
+
+    compared(bash, ours, session)
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_su_stops_with_a_shell_that_no_terminal_controls(bash: Side, ours: Side) -> None:
+    def session(side: Side) -> Result:
+        side.enter()
+        env = {"PATH": PATH + ":/usr/sbin:/sbin", "TERM": "dumb", "PS1": "root# "}
+        with Terminal(["bash", "--norc", "--noediting", "-i"], env=env) as terminal:
+            terminal.expect(rb"root# ")
+            terminal.line(f"su {USER} -c 'kill -STOP $$; echo back'")
+            terminal.expect(rb"Stopped.*root# ")
+            terminal.line("echo typed-$((40+2))")
+            terminal.expect(rb"typed-42\r\n.*root# ")
+            terminal.line("fg")
+            terminal.expect(rb"back\r\n.*root# ")
+        return without_notices(Result(screen(terminal), b"", 0))
+
+    compared(bash, ours, session)
+
+
 def test_login_on_a_terminal(bash: Side, ours: Side) -> None:
     def session(side: Side) -> Result:
         argv = ["setsid", "-c", "-w", "login", "-f", USER]

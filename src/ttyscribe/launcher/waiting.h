@@ -75,11 +75,12 @@ static bool stands_apart(void)
            != system_call(__NR_getpgid, 0, 0, 0, 0, 0, 0);
 }
 
-// Whether our parent has our session, so that it may see us stop, and wake us.
-static bool parent_is_near(void)
+// Whether somebody sees us stop, and takes the terminal, and wakes us: as terminal/spawn.py.
+static bool is_watched(void)
 {
-    return system_call(__NR_getsid, system_call(__NR_getppid, 0, 0, 0, 0, 0, 0), 0, 0, 0, 0, 0)
-           == system_call(__NR_getsid, 0, 0, 0, 0, 0, 0);
+    return !controlled
+           || system_call(__NR_getsid, system_call(__NR_getppid, 0, 0, 0, 0, 0, 0), 0, 0, 0, 0, 0)
+                  == system_call(__NR_getsid, 0, 0, 0, 0, 0, 0);
 }
 
 static void send_to_shell(int number)
@@ -129,11 +130,9 @@ static void reap(void)
         return;
     if (!WIFSTOPPED(now))
         set_ended(now);
-    // Without a terminal it stays so until it is sent a CONT, as it would alone.
-    else if (terminal >= 0 && parent_is_near())
+    // Else it stays so until it is sent a CONT, or we are, as it would alone.
+    else if (terminal >= 0 && is_watched())
         say(STOPPED, -1);
-    else if (terminal >= 0)
-        send_to_shell(SIGCONT);
 }
 
 // What /proc/PID/stat tells of a process's job: as Job in terminal/job.py.
@@ -290,6 +289,8 @@ static void on_signal(int number, bool by_kernel)
         say(WINDOW, -1);
     } else if (terminal >= 0 && number == SIGCONT) {
         go_on();
+        if (status == NOT_YET)
+            send_to_shell(SIGCONT);
     } else if (!controlled) {
         // Meant for the shell. The keyboard's own (INT, QUIT) reach it without us.
         bool keyboard = number == SIGINT || number == SIGQUIT;

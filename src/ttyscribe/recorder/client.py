@@ -24,6 +24,7 @@ from ttyscribe.terminal.signals import ENDING, KEYBOARD
 from ttyscribe.terminal.spawn import (
     Child,
     end_shell,
+    is_watched,
     kill_session,
     name_terminal,
     spawn,
@@ -348,6 +349,8 @@ class _Session:
                 self.send(wire.WINDOW)
             elif number == signal.SIGCONT and self.raw is not None:
                 self._go_on()
+                if self._status is None:
+                    os.kill(self.pid, number)
             elif not self.controlled:
                 self._pass_on(number)
             else:
@@ -370,12 +373,9 @@ class _Session:
             return
         pid, status = os.waitpid(self.pid, os.WNOHANG | os.WUNTRACED)
         if pid and os.WIFSTOPPED(status):
-            # Without a terminal it stays so until it is sent a CONT, as it would alone.
-            if self.raw is not None and os.getsid(os.getppid()) == os.getsid(0):
+            # Else it stays so until it is sent a CONT, or we are, as it would alone.
+            if self.raw is not None and is_watched(self.controlled):
                 self.send(wire.STOPPED)
-            elif self.raw is not None:
-                # Nobody is there to wake us.
-                os.kill(self.pid, signal.SIGCONT)
         elif pid:
             self._set_ended(status)
 

@@ -19,7 +19,7 @@ from ttyscribe.terminal import RawMode, open_ends, spawn, window_of
 from ttyscribe.terminal.job import gives_control, is_in_foreground, is_outlived
 from ttyscribe.terminal.raw import process_output, use_lines
 from ttyscribe.terminal.signals import ENDING, KEYBOARD
-from ttyscribe.terminal.spawn import end_shell, name_terminal, stands_apart
+from ttyscribe.terminal.spawn import end_shell, is_watched, name_terminal, stands_apart
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -318,6 +318,7 @@ class _Direct:
             elif number == signal.SIGCONT and self._raw is not None:
                 if self._wait_status is None:
                     self._take()
+                    self._kill(number)
             else:
                 self._pass_on(number)
 
@@ -355,14 +356,13 @@ class _Direct:
 
     def _stop_with_shell(self) -> None:
         """The shell suspended itself: so do we, if somebody is there to wake us."""
-        if self._raw is None:
-            return
-        if os.getsid(os.getppid()) == os.getsid(0):
+        # Else it stays so until it is sent a CONT, or we are, as it would alone.
+        if self._raw is not None and is_watched(self._controlled):
             self._raw.leave()
             os.kill(os.getpid(), signal.SIGSTOP)
             self._take()
             self._pump.resize()
-        self._kill(signal.SIGCONT)
+            self._kill(signal.SIGCONT)
 
     def _take(self) -> bool:
         """Take the terminal, or leave it alone while it is another job's; whether it is taken."""

@@ -195,6 +195,12 @@ def stands_apart(pid: int) -> bool:
     return os.getpgid(pid) != os.getpgrp()
 
 
+def is_watched(controlled: bool) -> bool:
+    """Whether somebody sees us stop, and takes the terminal, and wakes us: our session, or who
+    has us start a shell that is not to be controlled, as su -c does."""
+    return not controlled or os.getsid(os.getppid()) == os.getsid(0)
+
+
 def end_shell(pid: int) -> int:
     """End our child pid, which may not go on, and its session; what waitpid(2) tells of it.
 
