@@ -654,6 +654,40 @@ def test_a_job_that_comes_to_the_foreground_gets_the_keyboard(bash: Side, ours: 
     compared(bash, ours, session)
 
 
+TYPED_AHEAD = {
+    "an end of file": ("cat; echo end", b"hello\n\x04"),
+    "one in a line": ("wc -c", b"hello\x04\x04"),
+    "only that": ("cat; echo end", b"\x04"),
+    "lines behind it": ("cat; read x; echo got $x", b"one\ntwo\n\x04three\n"),
+    "a long line": ("read x; echo ${#x}", b"x" * 4094 + b"\n"),
+}
+
+
+@pytest.mark.parametrize("name", TYPED_AHEAD)
+def test_what_is_typed_before_the_shell_is_there_is_its_input(
+    bash: Side, ours: Side, name: str
+) -> None:
+    command, keys = TYPED_AHEAD[name]
+
+    def session(side: Side) -> Result:
+        side.enter()
+        master, slave = os.openpty()
+        os.fchown(slave, pwd.getpwnam(USER).pw_uid, -1)
+        os.write(master, keys)
+        fds = {"stdin": slave, "stdout": slave, "stderr": slave}
+        with side.start("-c", f"{command}; exit 4", **fds) as client:  # type: ignore[arg-type]
+            os.close(slave)
+            shown = b""
+            with contextlib.suppress(OSError):
+                while data := os.read(master, 65536):
+                    shown += data
+        os.close(master)
+        # Once by the terminal, and once more by the one that is recorded.
+        return Result(shown.replace(b"\r", b"").split(b"\n")[-2], b"", client.returncode)
+
+    compared(bash, ours, session)
+
+
 @pytest.mark.parametrize("by_name", [False, True])
 def test_a_login_that_is_stopped_from_outside_stays_so_until_it_is_continued(
     bash: Side, ours: Side, by_name: bool

@@ -236,6 +236,8 @@ class Session:
         pump.watch(self.connection.fileno(), functools.partial(self._on_client, ends))
         self.connection.setblocking(False)
         with logged_in(self._login_record):
+            if ends.terminal >= 0 and job.is_in_foreground(ends.terminal, self.peer.pid):
+                pump.read_ahead()
             self._hand_over(ends)
             try:
                 pump.run()

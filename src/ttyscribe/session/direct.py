@@ -164,6 +164,8 @@ class _Direct:
         pump.watch(self._wake, self._on_signal)
         try:
             if self._raw is not None:
+                if is_in_foreground(self._ends.terminal):
+                    pump.read_ahead()
                 self._raw.enter()
                 if not self._take():
                     use_lines(self._ends.master)

@@ -66,6 +66,8 @@ _LAG = 131072
 _HANGUP_GRACE = 5_000_000_000
 # When the shell has ended, a recording that can't be written is waited for no longer.
 _FROZEN_GRACE = 60_000_000_000
+# The longest line that a terminal has (N_TTY_BUF_SIZE).
+_LINE = 4096
 # How often is looked whether the user's terminal can be had.
 _LOOK_EVERY = 1_000_000_000
 
@@ -161,6 +163,26 @@ class Pump:
         self._look_at = self._recording.now() + _LOOK_EVERY
         for relay in self._inputs:
             self._listen(relay)
+
+    def read_ahead(self) -> None:
+        """Pass on what was typed before the terminal is raw: lines, and ends of file.
+
+        Those are no bytes, and would be lost when the mode changes.
+        """
+        keyboard = self._inputs[0]
+        mode = termios.tcgetattr(keyboard.fd)
+        if not mode[_LFLAG] & termios.ICANON:
+            return
+        poll = select.poll()
+        poll.register(keyboard.fd, select.POLLIN)
+        while poll.poll(0) == [(keyboard.fd, select.POLLIN)]:
+            try:
+                data = os.read(keyboard.fd, _LINE)
+            except OSError:
+                break  # somebody else was first, or the terminal is gone
+            if not data.endswith(b"\n") and len(data) < _LINE:
+                data += mode[_CC][termios.VEOF]
+            self._pass_on(keyboard, data)
 
     def shell_ended(self) -> None:
         """The shell is gone; what it wrote is still to be delivered."""
@@ -319,6 +341,9 @@ class Pump:
         if not data:
             self._source_ended(relay)
             return
+        self._pass_on(relay, data)
+
+    def _pass_on(self, relay: Relay, data: bytes) -> None:
         if relay.kind == INPUT and self._hide_passwords and self._at_prompt():
             self._recording.log(INPUT, data.translate(_STARS, _FURTHER))
         else:
