@@ -179,6 +179,19 @@ def test_the_kernel_keeps_it_to_gits_own_programs(home: Path) -> None:
     assert subprocess.run(words, executable=path, capture_output=True).returncode == 126
 
 
+@pytest.mark.parametrize(
+    ("version", "known"),
+    [
+        ("2.39.5", True), ("2.53.0.windows.1", True), ("2.54.0", False), ("2.54.0-rc1", False),
+        ("3.0.0", False), ("", False), ("2", False), ("2.x", False),
+    ],
+)  # fmt: skip
+def test_a_push_is_plain_to_a_git_that_is_known(version: str, known: bool) -> None:
+    """What a newer one can be made to run nobody has read yet."""
+    assert git._is_known(version) == known
+    assert git._is_known(git._version())
+
+
 def test_another_git_than_the_systems_is_not_replaced_by_it() -> None:
     assert git.confined("/usr/local/bin/git-receive-pack", ["git-receive-pack", "x"]) is None
 

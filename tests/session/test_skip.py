@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ttyscribe.config.models import Skip as SkipSettings
 from ttyscribe.session.roots import is_roots
-from ttyscribe.session.skip import environment_of, skip_rule, split
+from ttyscribe.session.skip import Skip, environment_of, skip_rule, split
 
 COMMANDS = SkipSettings().commands
 NAMES = ["scp", "rsync", "git-upload-pack", "git-receive-pack", "borg", "sftp-server", "git"]
@@ -314,6 +314,63 @@ def test_a_genuine_rsync_runs_nothing_that_a_file_of_its_users_names(tmp_path: P
         )  # fmt: skip
         assert took.exists() == (argv is not found.argv)
         took.unlink(missing_ok=True)
+
+
+def unconfined(found: Skip) -> list[str]:
+    """What it comes to."""
+    assert found.path.endswith("/ttyscribe-confine")
+    return found.argv[found.argv.index("--") + 1 :]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_a_skipped_command_can_not_write_to_the_memory_of_a_program(programs: Path) -> None:
+    """Its own, by which rsync --append to /proc/self/mem becomes any program, or another's."""
+    (programs / "sftp-server").write_text(
+        "#!/usr/bin/python3\n"
+        "import os, sys\n"
+        "def tried(name, flags):\n"
+        "    try:\n"
+        "        os.close(os.open(name, flags, 0o600))\n"
+        "        return 'open'\n"
+        "    except OSError as error:\n"
+        "        return error.strerror\n"
+        "other = os.environ['HOME']\n"
+        "os.makedirs('a', exist_ok=True), os.makedirs('b', exist_ok=True)\n"
+        "print(tried('/proc/self/mem', os.O_RDWR), tried('/proc/thread-self/mem', os.O_WRONLY),\n"
+        "      tried(f'/proc/{other}/mem', os.O_RDWR), tried(f'/proc/{other}/maps', os.O_RDONLY),\n"
+        "      tried('a/x', os.O_RDWR | os.O_CREAT), tried('/dev/null', os.O_WRONLY),\n"
+        "      tried('/proc/self/status', os.O_RDONLY), os.rename('a/x', 'b/x'), sep=', ')\n"
+    )
+    folder = Path(f"/tmp/ttyscribe-skip-{os.getpid()}")
+    folder.mkdir()
+    os.chown(folder, 65534, 65534)
+    found = skip_rule("sftp-server", COMMANDS, "/bin/sh", {b"PATH": os.fsencode(programs)})
+    assert found is not None
+    other = subprocess.Popen(["sleep", "60"], user=65534, group=65534)
+    environ = {"HOME": str(other.pid)}
+    try:
+        told = [
+            subprocess.run(
+                argv, executable=path, user=65534, group=65534, extra_groups=[], cwd=folder,
+                capture_output=True, text=True, env=environ, check=True,
+            ).stdout
+            for path, argv in ((found.path, found.argv), (unconfined(found)[0], ["sftp-server"]))
+        ]  # fmt: skip
+    finally:
+        other.kill()
+        other.wait()
+        shutil.rmtree(folder)
+        (programs / "sftp-server").write_text(TELL)
+    refused = "Permission denied"
+    assert told[0] == ", ".join([refused] * 4 + ["open"] * 3 + ["None\n"])
+    assert told[1].split(", ")[0] == "open"
+
+
+def test_without_a_kernel_that_confines_all_is_recorded(
+    programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ttyscribe.session.confine._confiner", lambda: "/bin/false")
+    assert [skipped(line, programs) for line, _ in SKIPPED] == [None] * len(SKIPPED)
 
 
 def test_git_upload_pack_runs_nothing_of_its_users_configuration(tmp_path: Path) -> None:

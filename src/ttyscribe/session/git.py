@@ -19,6 +19,7 @@ from __future__ import annotations
 import _stat as stat
 import os
 
+from ttyscribe.session import confine
 from ttyscribe.session.roots import is_roots
 
 TYPE_CHECKING = False
@@ -31,6 +32,8 @@ _CONFIGURATION_MAX = 65536
 _SYSTEM = "/etc/gitconfig"
 
 _GIT = "/usr/bin/git"
+# The minor number of the newest git 2 whose source was read for what a push can make it run.
+_NEWEST = 53
 _EXEC_PATHS = ("/usr/lib/git-core", "/usr/libexec/git-core")
 
 # The sections of git-config(1) that are nothing to either program, with all their keys (None)
@@ -87,6 +90,8 @@ _AS_FOUND = (
     # By the name of a remote helper, which an alias could then be taken for.
     "help.autocorrect=never",
     "receive.denyCurrentBranch=refuse",
+    # To prune, git 2.42 and later run what gc.recentObjectsHook names.
+    "gc.pruneExpire=never",
     *(f"gpg.{kind}program=false" for kind in ("", "openpgp.", "x509.", "ssh.")),
 )
 
@@ -111,30 +116,20 @@ def confined(path: str, words: Sequence[str]) -> tuple[str, list[str]] | None:
     """
     if os.path.realpath(path) != os.path.realpath(_GIT):
         return None
-    confine, loader = confiner(), _loader(_GIT)
+    loader = _loader(_GIT)
     folders = [folder for folder in _EXEC_PATHS if is_roots(f"{folder}/git")]
-    if not confine or not folders or not is_roots(_GIT) or not is_roots(loader):
+    if not folders or not is_roots(_GIT) or not is_roots(loader):
         return None
     told = [word for setting in _AS_FOUND for word in ("-c", setting)]
     command = words[0].rpartition("/")[2].removeprefix("git-")
-    return confine, [
-        "ttyscribe-confine", _GIT, *folders, loader, "--",
-        _GIT, "git", *told, command, words[1],
-    ]  # fmt: skip
-
-
-def confiner() -> str:
-    """The program that confines another, of this installation; "" if there is none."""
-    import sys
-
-    path = sys.executable.rpartition("/")[0] + "/ttyscribe-confine"
-    return path if os.access(path, os.X_OK) else ""
+    argv = ["git", *told, command, words[1]]
+    return confine.confined(_GIT, argv, only=[_GIT, *folders, loader])
 
 
 def _look(words: Sequence[str], environ: Mapping[bytes, bytes]) -> Iterator[str]:
     """One record if it is plain, none if not. Raises OSError for what can't be read."""
     # Options may do anything: --help runs a viewer that a configuration names.
-    if len(words) != 2 or words[1].startswith("-") or not _is_confinable():
+    if len(words) != 2 or words[1].startswith("-"):
         return
     home = os.fsdecode(environ.get(b"HOME", b""))
     config = os.fsdecode(environ.get(b"XDG_CONFIG_HOME", b"")) or f"{home}/.config"
@@ -147,14 +142,35 @@ def _look(words: Sequence[str], environ: Mapping[bytes, bytes]) -> Iterator[str]
         return
     if words[0].rpartition("/")[2] == "git-receive-pack":
         folder = _folder_of(words[1], home)
-        if folder is None or not _is_plain_folder(folder):
+        if not _is_known(_version()) or folder is None or not _is_plain_folder(folder):
             return
     yield "plain"
 
 
-def _is_confinable() -> bool:
-    path = confiner()
-    return path != "" and os.spawnve(os.P_WAIT, path, [path], {}) == 0
+def _is_known(version: str) -> bool:
+    """Whether a git of this version runs what is told here, and nothing else, for a push.
+
+    Each may bring new words of its user's to run; 2.54 runs hooks that a configuration names.
+    """
+    numbers = version.split(".")
+    return (
+        len(numbers) > 1
+        and numbers[0] == "2"
+        and numbers[1].isdecimal()
+        and (int(numbers[1]) <= _NEWEST)
+    )
+
+
+def _version() -> str:
+    """The system's git's, as "2.39.5"; "" if it does not tell."""
+    reader, writer = os.pipe()
+    actions = [(os.POSIX_SPAWN_DUP2, writer, 1)]
+    pid = os.posix_spawn(_GIT, ["git", "version"], {}, file_actions=actions)
+    os.close(writer)
+    told = os.read(reader, 256).decode("ascii", "replace")
+    os.close(reader)
+    os.waitpid(pid, 0)
+    return told.removeprefix("git version ").strip()
 
 
 def _folder_of(name: str, home: str) -> str | None:

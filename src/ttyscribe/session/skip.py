@@ -24,6 +24,9 @@ Of the environment a skipped command gets what programs need to know of a login,
 nothing else (environment_of): more variables make some program or library of it read a
 file or run a program of the user's choice (OPENSSL_CONF, LOCPATH) than a list can name.
 
+It runs confined (confine.py): whoever writes to a program's memory, its own or another
+skipped one's, as rsync and sftp-server can be told to, makes any program of it.
+
 That the program is the genuine one is all this promises. A program that itself runs
 what its user has prepared is skipped with all it does, where an admin adds one. Of the
 default ones only git's would, and git.py sees to these.
@@ -33,6 +36,7 @@ from __future__ import annotations
 
 import os
 
+from ttyscribe.session import confine
 from ttyscribe.session.roots import is_roots
 
 TYPE_CHECKING = False
@@ -132,6 +136,8 @@ def skip_rule(
     name = words[0].rpartition("/")[2]
     if name in _GITS and not is_plain_git:
         return None
+    if not confine.can_confine():
+        return None
     if name in _GITS:
         from ttyscribe.session.git import confined
 
@@ -141,8 +147,8 @@ def skip_rule(
         # There popt finds what to execute in its place: ~/.popt.
         if not is_roots(_ENV):
             return None
-        return Skip(rule, path, _ENV, ["env", "-u", "HOME", path, *words[1:]])
-    return Skip(rule, path, path, words)
+        return Skip(rule, path, *confine.confined(_ENV, ["env", "-u", "HOME", path, *words[1:]]))
+    return Skip(rule, path, *confine.confined(path, words))
 
 
 def asks_git(arguments: Sequence[str], environ: Mapping[bytes, bytes]) -> bool:
