@@ -609,6 +609,48 @@ def test_a_shell_that_suspends_itself_suspends_the_session(each_service: Service
         os.close(fd)
 
 
+# Leads a session on its terminal, and starts the client there in a job of its own, which it
+# wakes. Its status is the signal that stopped that.
+AS_A_JOB = """
+import fcntl, os, signal, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+if not (pid := os.fork()):
+    os.setpgid(0, 0)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTOU])
+    os.tcsetpgrp(0, os.getpid())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTTOU])
+    os.execve(sys.argv[1], ["-x", "-c", "echo there; read line; echo got $line"], {})
+status = os.waitpid(pid, os.WUNTRACED)[1]
+os.killpg(pid, signal.SIGCONT)
+os.waitpid(pid, 0)
+os._exit(os.WSTOPSIG(status))
+"""
+
+
+def test_the_key_that_stops_a_job_stops_a_client_that_is_in_one(each_service: Service) -> None:
+    outer, theirs = os.openpty()
+    inner, slave = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", AS_A_JOB, each_service.launcher],
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+    )  # fmt: skip
+    connection, _ = each_service.accept()
+    record(connection, [slave] * 3, b"/bin/bash", b"", b"ppp")
+    os.close(slave)
+    assert connection.recv(wire.PACKET_MAX) == TAKEN
+    assert os.read(inner, 100) == b"there\r\n"
+    os.write(inner, b"\x1a")
+    assert said(connection) == wire.STOPPED
+    connection.send(wire.HELD)
+    assert connection.recv(wire.PACKET_MAX) == TAKEN
+    os.write(inner, b"a line\n")
+    assert said(connection) == wire.pack(wire.ENDED, b"0")
+    connection.send(wire.DONE)
+    assert process.wait(TIMEOUT) == signal.SIGTSTP
+    for fd in (outer, theirs, inner):
+        os.close(fd)
+
+
 # Leads a session on its terminal, and starts the client there in a job of its own.
 IN_THE_BACKGROUND = """
 import fcntl, os, sys, termios

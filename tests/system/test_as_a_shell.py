@@ -493,6 +493,95 @@ def test_a_shell_under_su_suspends_to_the_shell_it_came_from(bash: Side, ours: S
     compared(bash, ours, session)
 
 
+STOPPABLE = {
+    "sudo -i command": f"sudo -u {USER} -i sleep 1001",
+    "sudo -i commands": f"sudo -u {USER} -i sh -c 'sleep 1001; echo and on'",
+    "su --session-command": f"su {USER} --session-command 'sleep 1001'",
+    "no sudo": f"setpriv --reuid {USER} --regid {USER} --clear-groups $SH -c 'sleep 1001'",
+}
+
+
+@pytest.mark.parametrize("name", STOPPABLE)
+def test_the_key_that_stops_a_job_stops_one_of_another_user(
+    bash: Side, ours: Side, name: str
+) -> None:
+    """Typed at a shell, they are jobs of that shell's."""
+    line = STOPPABLE[name]
+
+    def asleep() -> bool:
+        jobs = ours.machine.running("sleep", "1001")
+        stats = [Path(f"/proc/{job}/stat").read_text().split() for job in jobs]
+        return any(stat[1:3] == ["(sleep)", "S"] for stat in stats)
+
+    def stopped(side: Side) -> Result:
+        side.enter()
+        env = {"PATH": PATH + ":/usr/sbin:/sbin", "TERM": "dumb", "PS1": "root# ", "SH": side.shell}
+        with Terminal(["bash", "--norc", "--noediting", "-i"], env=env) as terminal:
+            terminal.expect(rb"root# ")
+            terminal.line(line)
+            for _ in range(2):
+                wait_until(asleep, "no job")
+                terminal.send(b"\x1a")
+                terminal.expect(rb"Stopped.*root# ")
+                for word in ("id -un", "stty -a | grep -o ' echo '", "jobs"):
+                    terminal.line(word)
+                    terminal.expect(rb"root# ")
+                terminal.line("fg")
+                terminal.expect(rb"fg\r\n.*\r\n")
+            wait_until(asleep, "no job")
+            terminal.send(b"\x03")
+            terminal.expect(rb"root# ")
+            terminal.line("echo status $?.")
+            terminal.expect(rb"status \d+\..*root# ")
+        return Result(screen(terminal), b"", 0)
+
+    compared(bash, ours, lambda side: without_notices(stopped(side)))
+    assert not ours.machine.running("sleep")
+
+
+def test_a_job_of_another_user_ends_with_the_terminal(
+    bash: Side, ours: Side, tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
+    for path in [tmp_path, *tmp_path.parents[:-2]]:
+        path.chmod(0o755)
+
+    def cut(side: Side) -> Result:
+        side.enter()
+        told.write_text("")
+        told.chmod(0o666)
+        env = {"PATH": PATH + ":/usr/sbin:/sbin", "TERM": "dumb", "PS1": "root# "}
+        with Terminal(["bash", "--norc", "-i"], env=env) as terminal:
+            terminal.expect(rb"root# ")
+            script = f"trap 'echo told >>{told}; exit 3' HUP; echo ready; sleep 1004"
+            terminal.line(f'sudo -u {USER} -i sh -c "{script}"')
+            terminal.expect(rb"ready\r+\n")
+        # The trap waits for sleep, which has to be told as well.
+        wait_until(lambda: not side.machine.running("sleep", "1004"), "it goes on")
+        wait_until(told.read_text, "the shell is not told")
+        return Result(told.read_bytes(), b"", 0)
+
+    compared(bash, ours, cut)
+    wait_until(lambda: all(ended(ours).values()), "a recording has no end")
+
+
+def test_nothing_is_stopped_that_nobody_could_wake(bash: Side, ours: Side) -> None:
+    """As where ssh -t starts sudo: the session's leader is in the job itself."""
+
+    def typed(side: Side) -> Result:
+        side.enter()
+        script = "echo ready; read line; echo got $line"
+        env = {"PATH": PATH + ":/usr/sbin:/sbin", "TERM": "dumb"}
+        command = ["sh", "-c", f"sudo -u {USER} -i sh -c '{script}'; echo status $?"]
+        with Terminal(command, env=env) as terminal:
+            terminal.expect(rb"ready\r+\n")
+            terminal.send(b"\x1aa line\n")
+            terminal.expect(rb"status \d+")
+        return Result(terminal.seen[terminal.seen.index(b"ready") :], b"", 0)
+
+    compared(bash, ours, typed)
+
+
 def at_a_root_prompt(side: Side, line: str, *after: str) -> Result:
     """What a root's shell shows of a line on a terminal, and of those that come after it."""
     side.enter()
@@ -561,11 +650,13 @@ LEFT = {
     "su - -c": f"su - {USER} -c 'JOB & sleep .2'",
     "redirected": f"su {USER} -c 'JOB >/dev/null 2>&1 </dev/null &'",
     "in a pipeline": f"su {USER} -c 'JOB >/dev/null &' | cat",
+    "sudo -i": f"sudo -u {USER} -i sh -c 'JOB & sleep .2'",
+    "su --session-command": f"su {USER} --session-command 'JOB & sleep .2'",
 }
 
 
 @pytest.mark.parametrize("name", LEFT)
-def test_what_su_leaves_in_the_background_goes_on(bash: Side, ours: Side, name: str) -> None:
+def test_what_is_left_in_the_background_goes_on(bash: Side, ours: Side, name: str) -> None:
     def left(side: Side) -> Result:
         shown = without_notices(at_a_root_prompt(side, LEFT[name].replace("JOB", "sleep 3001")))
         jobs = side.machine.running("sleep", "3001")

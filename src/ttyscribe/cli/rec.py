@@ -133,9 +133,9 @@ def command_line(arguments: argparse.Namespace) -> dict[str, object]:
 def record(arguments: argparse.Namespace, values: Rec, fds: tuple[int, int, int]) -> int:
     """Record as the arguments and the configuration's values say; return the exit status."""
     from ttyscribe.session import record_session
-    from ttyscribe.session.direct import die_by
     from ttyscribe.session.setup import start_member
     from ttyscribe.terminal import Child
+    from ttyscribe.terminal.signals import die_by
 
     environ = dict(os.environb)
     shell = os.environ.get("SHELL") or "/bin/sh"

@@ -274,7 +274,7 @@ class Login:
     def _end(self, status: int, signal: int) -> int:
         """End as the shell did."""
         if signal:
-            from ttyscribe.session import die_by
+            from ttyscribe.terminal.signals import die_by
 
             die_by(signal)
         return status

@@ -16,6 +16,7 @@
 #include <sys/un.h>
 
 #include "waiting.h"
+#include "leader.h"
 
 #ifndef SERVICE_SOCKET
 #define SERVICE_SOCKET "/run/ttyscribe/recorder.sock"
@@ -552,15 +553,18 @@ static void prepare(int pty)
 
 // In the child: as _become in terminal/spawn.py; returns errno.
 static int become(const struct program *program, const struct answer *answer, const char *layout,
-                  int slave, bool leads)
+                  int slave, bool leads, bool stoppable)
 {
     long result = 0;
     if (leads)
         result = system_call(__NR_setsid, 0, 0, 0, 0, 0, 0);
     else if (slave >= 0)
         result = system_call(__NR_setpgid, 0, 0, 0, 0, 0, 0);
-    if (result >= 0 && slave >= 0 && controlled)
+    if (result >= 0 && slave >= 0 && controlled) {
         result = system_call(__NR_ioctl, slave, TIOCSCTTY, 0, 0, 0, 0);
+        if (result >= 0 && stoppable)
+            become_job(slave);
+    }
     size_t next = 0;
     for (int target = 0; result >= 0 && target < 3; target++) {
         // All of ours were open, so none that was passed is in the place of another.
@@ -570,16 +574,6 @@ static int become(const struct program *program, const struct answer *answer, co
             system_call(__NR_close, target, 0, 0, 0, 0, 0);
     }
     return result < 0 ? (int)-result : execute(program);
-}
-
-static long new_process(void)
-{
-#ifdef WITH_LIBC
-    long pid = fork();
-    return pid < 0 ? -errno : pid;
-#else
-    return system_call(__NR_clone, SIGCHLD, 0, 0, 0, 0, 0);
-#endif
 }
 
 // A process that is to become the shell, and waits for a byte: then it does, or reports why
@@ -605,6 +599,7 @@ static long hold(const struct program *program, const struct answer *answer, con
     bool leads = slave >= 0 ? controlled : has_terminal()
                  || system_call(__NR_getsid, 0, 0, 0, 0, 0, 0)
                         == system_call(__NR_getpid, 0, 0, 0, 0, 0, 0);
+    bool stoppable = slave >= 0 && controlled && is_stoppable();
     held->pid = new_process();
     if (held->pid == 0) {
         char byte;
@@ -613,7 +608,7 @@ static long hold(const struct program *program, const struct answer *answer, con
         if (system_call(__NR_read, go[0], (long)&byte, 1, 0, 0, 0) != 1)
             system_call(__NR_exit_group, NOT_FOUND, 0, 0, 0, 0, 0);
         system_call(__NR_rt_sigprocmask, SIG_SETMASK, (long)&before, 0, sizeof before, 0, 0);
-        int why = become(program, answer, layout, slave, leads);
+        int why = become(program, answer, layout, slave, leads, stoppable);
         system_call(__NR_write, report[1], (long)&why, sizeof why, 0, 0, 0);
         for (;;)
             system_call(__NR_exit_group, NOT_FOUND, 0, 0, 0, 0, 0);

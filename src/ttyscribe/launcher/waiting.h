@@ -192,6 +192,21 @@ static bool has_terminal(void)
     return !find_job(0, &job) || job.terminal;
 }
 
+// Whether the keys that stop a job at its terminal stop ours: as terminal/job.py.
+static bool is_stoppable(void)
+{
+    struct job own, job;
+    long pid = system_call(__NR_getpid, 0, 0, 0, 0, 0, 0);
+    if (!find_job(pid, &own) || own.session == pid)
+        return false;
+    for (job = own; job.session == own.session; )
+        if (job.group != own.group)
+            return true;
+        else if (!find_job(job.parent, &job))
+            return false;
+    return false;
+}
+
 // Whether the shell's pty is to control it: as terminal/job.py.
 static bool gives_control(void)
 {
@@ -269,12 +284,20 @@ static void restore(void)
     taken = false;
 }
 
+// As terminal/spawn.py.
+static void stop_too(void)
+{
+    int number = !is_ignored(SIGTSTP) && is_stoppable() ? SIGTSTP : SIGSTOP;
+    mask(SIG_UNBLOCK, bit(number));
+    system_call(__NR_kill, system_call(__NR_getpid, 0, 0, 0, 0, 0, 0), number, 0, 0, 0, 0);
+}
+
 // Stop as the shell did: whoever started us has the terminal until we go on.
 static void stop(void)
 {
     if (status == NOT_YET && terminal >= 0) {
         restore();
-        system_call(__NR_kill, system_call(__NR_getpid, 0, 0, 0, 0, 0, 0), SIGSTOP, 0, 0, 0, 0);
+        stop_too();
         go_on();
         send_to_shell(SIGCONT);
     }

@@ -29,6 +29,7 @@ from ttyscribe.terminal.spawn import (
     name_terminal,
     spawn,
     stands_apart,
+    stop_too,
 )
 
 TYPE_CHECKING = False
@@ -383,7 +384,7 @@ class _Session:
         """Stop as the shell did: whoever started us has the terminal until we go on."""
         if self._status is None and self.raw is not None:
             self.raw.leave()
-            os.kill(os.getpid(), signal.SIGSTOP)
+            stop_too()
             self._go_on()
             os.kill(self.pid, signal.SIGCONT)
 

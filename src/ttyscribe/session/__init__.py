@@ -7,6 +7,6 @@ Direct mode, in which one process is the user's and the recorder, is
 
 from __future__ import annotations
 
-from ttyscribe.session.direct import Outcome, die_by, record_session
+from ttyscribe.session.direct import Outcome, record_session
 
-__all__ = ["Outcome", "die_by", "record_session"]
+__all__ = ["Outcome", "record_session"]

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from ttyscribe.errors import (
     NOT_EXECUTABLE,
@@ -18,14 +17,19 @@ from ttyscribe.session.pump import Pump
 from ttyscribe.terminal import RawMode, open_ends, spawn, window_of
 from ttyscribe.terminal.job import gives_control, is_in_foreground, is_outlived
 from ttyscribe.terminal.raw import process_output, use_lines
-from ttyscribe.terminal.signals import ENDING, KEYBOARD
-from ttyscribe.terminal.spawn import end_shell, is_watched, name_terminal, stands_apart
+from ttyscribe.terminal.signals import ENDING, KEYBOARD, die_by
+from ttyscribe.terminal.spawn import (
+    end_shell,
+    is_watched,
+    name_terminal,
+    stands_apart,
+    stop_too,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
     from collections.abc import Callable, Iterable, Mapping
-    from typing import NoReturn
 
     from ttyscribe.session.lock import Lock
     from ttyscribe.session.pump import Log
@@ -361,7 +365,7 @@ class _Direct:
         # Else it stays so until it is sent a CONT, or we are, as it would alone.
         if self._raw is not None and is_watched(self._controlled):
             self._raw.leave()
-            os.kill(os.getpid(), signal.SIGSTOP)
+            stop_too()
             self._take()
             self._pump.resize()
             self._kill(signal.SIGCONT)
@@ -404,21 +408,6 @@ def keep_only(used: set[int], fds: Iterable[int]) -> None:
         if (status.st_dev, status.st_ino) not in places:
             os.dup2(nothing, fd, inheritable=False)
     os.close(nothing)
-
-
-def die_by(number: int) -> NoReturn:
-    """End this process by the signal number, as the shell it stands for did; leave no core."""
-    import resource
-
-    if sys.stdout is not None:
-        sys.stdout.flush()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    if number not in (signal.SIGKILL, signal.SIGSTOP):
-        signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
-    os.kill(os.getpid(), number)
-    # Some signals don't end a process by default.
-    os._exit(128 + number)
 
 
 def signal_name(number: int) -> str:

@@ -62,6 +62,25 @@ def gives_control(pid: int) -> bool:
     return job.terminal != 0 or job.session != pid
 
 
+def is_stoppable(pid: int) -> bool:
+    """Whether the keys that stop a job at its terminal stop that of the process pid.
+
+    The kernel leaves a group alone that nobody in its session would wake, setpgid(2); ours
+    is not told from that where the processes that started us are not to be seen.
+    """
+    try:
+        job = own = Job(pid)
+        while own.session != pid:
+            job = Job(job.parent)
+            if job.session != own.session:
+                break
+            if job.group != own.group:
+                return True
+    except OSError:
+        pass
+    return False
+
+
 def is_outlived(terminal: int, pid: int) -> bool:
     """Whether the terminal stays when pid ends: it hangs up with who leads its session."""
     try:

@@ -6,9 +6,12 @@ The native waiter has the same list (launcher/waiting.h).
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
+    from typing import NoReturn
 else:
     import _signal as signal
 
@@ -24,3 +27,16 @@ _OTHERS = {
 ENDING = tuple(sorted(signal.valid_signals() - _OTHERS))
 # The keyboard sends them to all of a terminal's foreground job.
 KEYBOARD = (signal.SIGINT, signal.SIGQUIT)
+
+
+def die_by(number: int) -> NoReturn:
+    """End this process by the signal number, as the shell it stands for did; leave no core."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    if number not in (signal.SIGKILL, signal.SIGSTOP):
+        signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+    os.kill(os.getpid(), number)
+    # Some signals don't end a process by default.
+    os._exit(128 + number)

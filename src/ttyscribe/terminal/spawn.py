@@ -17,7 +17,7 @@ from ttyscribe.errors import (
     printable,
 )
 from ttyscribe.terminal.ends import above_standard
-from ttyscribe.terminal.job import has_terminal
+from ttyscribe.terminal.job import has_terminal, is_stoppable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,6 +87,8 @@ def spawn(
     fds stand for its standard input, output and error; one that is -1 is closed.
     terminal is a pty's slave that becomes the controlling terminal of the child's
     new session; or if it is not to be controlled, it stays in ours, in a group of its own.
+    Where our own job can be stopped, the child is a job of that session, and the pid is its
+    leader's, which stops and ends as the child does (terminal/leader.py).
     With -1 the child stays in our session, unless we lead one that has
     no terminal: then it leads one as well. With leave_terminal it also does where we
     have a terminal, which it could open by name and be seen on. Raises SpawnError with
@@ -99,6 +101,7 @@ def spawn(
     leads = terminal < 0 and (
         leave_terminal if has_terminal() else os.getsid(0) == os.getpid()
     )
+    stoppable = terminal >= 0 and controlled and is_stoppable(os.getpid())
     try:
         pid = os.fork()
     except OSError as error:
@@ -112,9 +115,17 @@ def spawn(
     if pid == 0:
         try:
             signal.set_wakeup_fd(-1)
-            if leads:
+            if leads or (terminal >= 0 and controlled):
                 os.setsid()
-            _become(child, fds, terminal, controlled)
+            if terminal >= 0 and controlled:
+                fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+                if stoppable:
+                    from ttyscribe.terminal.leader import become_job
+
+                    become_job(terminal)
+            elif terminal >= 0:
+                os.setpgid(0, 0)
+            _become(child, fds)
         except OSError as error:
             os.write(report_write, b"%d" % (error.errno or errno.EIO))
         except BaseException:  # nothing of ours may go on in the child
@@ -149,14 +160,7 @@ def exec_shell(child: Child) -> NoReturn:
         raise _spawn_error(child, error.errno or errno.EIO) from None
 
 
-def _become(
-    child: Child, fds: tuple[int, int, int], terminal: int, controlled: bool
-) -> NoReturn:
-    if terminal >= 0 and controlled:
-        os.setsid()
-        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
-    elif terminal >= 0:
-        os.setpgid(0, 0)
+def _become(child: Child, fds: tuple[int, int, int]) -> NoReturn:
     # First out of the way, then into place: a target may be another's source.
     sources = [fd if fd < 0 else fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in fds]
     for target, source in enumerate(sources):
@@ -199,6 +203,18 @@ def is_watched(controlled: bool) -> bool:
     """Whether somebody sees us stop, and takes the terminal, and wakes us: our session, or who
     has us start a shell that is not to be controlled, as su -c does."""
     return not controlled or os.getsid(os.getppid()) == os.getsid(0)
+
+
+def stop_too() -> None:
+    """Stop this process, whose shell has stopped, until it is continued.
+
+    As the keyboard does where that can stop us: sudo does the same to itself, and with SIGSTOP
+    would stop for ever where nobody is there to wake it.
+    """
+    keyboard = signal.getsignal(signal.SIGTSTP) != signal.SIG_IGN and is_stoppable(os.getpid())
+    number = signal.SIGTSTP if keyboard else signal.SIGSTOP
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+    os.kill(os.getpid(), number)
 
 
 def end_shell(pid: int) -> int:

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// The leader of a session in which the shell is a job: what terminal/leader.py is, and says why.
+
+// A process of its own, as fork(2); -errno if that can't be.
+static long new_process(void)
+{
+#ifdef WITH_LIBC
+    long pid = fork();
+    return pid < 0 ? -errno : pid;
+#else
+    return system_call(__NR_clone, SIGCHLD, 0, 0, 0, 0, 0);
+#endif
+}
+
+// Its starter waits for the end of what is ours, and whoever reads for the shell's.
+static void close_all_but(int kept)
+{
+    enum { FEW = 1024 };
+    if (kept > 0)
+        system_call(__NR_close_range, 0, kept - 1, 0, 0, 0, 0);
+    if (system_call(__NR_close_range, kept + 1, UINT32_MAX, 0, 0, 0, 0) == 0)
+        return;
+    // Before Linux 5.9. More than these nobody opens before a login.
+    for (int fd = 0; fd < FEW; fd++)
+        if (fd != kept)
+            system_call(__NR_close, fd, 0, 0, 0, 0, 0);
+}
+
+static void lead(int slave, uint64_t awaited)
+{
+    int now;
+    unsigned int foreground = 0;
+    close_all_but(slave);
+    // What ps shows.
+    system_call(__NR_prctl, PR_SET_NAME, (long)"ttyscribe-lead", 0, 0, 0, 0);
+    if (is_ignored(SIGHUP))
+        awaited &= ~bit(SIGHUP);
+    for (;;) {
+        long ended = system_call(__NR_wait4, shell, (long)&now, WNOHANG | WUNTRACED, 0, 0, 0);
+        if (ended == shell && !WIFSTOPPED(now))
+            break;
+        if (ended == shell)
+            system_call(__NR_kill, system_call(__NR_getpid, 0, 0, 0, 0, 0, 0), SIGSTOP, 0, 0, 0,
+                        0);
+        long number = system_call(__NR_rt_sigtimedwait, (long)&awaited, 0, 0, sizeof awaited, 0,
+                                  0);
+        if (number == SIGHUP || number == SIGCONT) {
+            send_to_group((int)number);
+            send_to_group(SIGCONT);
+        }
+    }
+    // What it leaves in the background goes on, as it does where no session ends with it.
+    if (system_call(__NR_ioctl, slave, TIOCGPGRP, (long)&foreground, 0, 0, 0) == 0
+        && (long)foreground == shell) {
+        int own = (int)system_call(__NR_getpid, 0, 0, 0, 0, 0, 0);
+        system_call(__NR_ioctl, slave, TIOCSPGRP, (long)&own, 0, 0, 0);
+    }
+    status = now;
+    for (;;)
+        system_call(__NR_exit_group, outcome(0), 0, 0, 0, 0, 0);
+}
+
+// Go on in a process that is the foreground job of this session, which the terminal slave
+// controls. This process leads it from then on. Where no more are allowed, it goes on in this one.
+static void become_job(int slave)
+{
+    uint64_t awaited = bit(SIGHUP) | bit(SIGCONT) | bit(SIGCHLD);
+    uint64_t blocked = awaited | bit(SIGTTOU), before;
+    system_call(__NR_rt_sigprocmask, SIG_BLOCK, (long)&blocked, (long)&before, sizeof before, 0,
+                0);
+    long pid = new_process();
+    if (pid > 0) {
+        shell = pid;
+        lead(slave, awaited);
+    }
+    if (pid == 0) {
+        int own = (int)system_call(__NR_getpid, 0, 0, 0, 0, 0, 0);
+        system_call(__NR_setpgid, 0, 0, 0, 0, 0, 0);
+        system_call(__NR_ioctl, slave, TIOCSPGRP, (long)&own, 0, 0, 0);
+    }
+    system_call(__NR_rt_sigprocmask, SIG_SETMASK, (long)&before, 0, sizeof before, 0, 0);
+}
