@@ -122,6 +122,13 @@ def test_cut_off_last_line_is_an_error_after_what_comes_before(tmp_path: Path) -
         next(entries)
 
 
+def test_what_a_power_cut_left_empty_is_passed_over(tmp_path: Path) -> None:
+    """ext4 knows a file's size before its last bytes: they are NULs."""
+    lines = message(id=1), bytes(50), bytes(20) + message(id=2), message(id=3)
+    path = write(tmp_path / "f", *lines)
+    assert read(path) == read(path, "r1") == [message(id=number) for number in (1, 2, 3)]
+
+
 def test_directory_and_missing_file_are_named(tmp_path: Path) -> None:
     with pytest.raises(ReaderError, match=f"cannot read {tmp_path}: it is a directory"):
         FileReader(str(tmp_path))

@@ -414,6 +414,36 @@ def test_recording_that_goes_on_is_left_alone(tmp_path: Path) -> None:
     assert "recovered" not in end(session.tlog)
 
 
+def test_the_end_that_recovery_writes_is_not_before_what_the_store_has(tmp_path: Path) -> None:
+    """The clock that stamps files stands still for some milliseconds, and may be set."""
+    session = Session(tmp_path)
+    session.recording.start({"event": "start"}, None)
+    session.time = 13_000_000
+    session.recording.log(OUTPUT, b"x")
+    session.time += 2000 * 1_000_000_000
+    session.recording.tick()
+    assert not session.spool.used, "no checkpoint"
+    session.spool.close()
+    os.utime(session.spool.path, ns=(0, 1_700_000_000_012 * 1_000_000))
+    assert [done.state for done in recover(str(tmp_path / "spool"))] == [WRITTEN]
+    assert stream(replay(session.tlog), OUTPUT) == b"x"
+    assert end(session.tlog)["recovered"] is True
+
+
+def test_what_a_power_cut_took_from_the_store_is_written_again(tmp_path: Path) -> None:
+    """Though the spool had noted that the store has it."""
+    session = Session(tmp_path)
+    session.recording.start({"event": "start"}, None)
+    text = b"".join(b"line %d\n" % number for number in range(100))
+    session.recording.log(OUTPUT, text)
+    session.spool.close()
+    lines = session.tlog.read_bytes().splitlines(keepends=True)
+    assert len(lines) > 3
+    session.tlog.write_bytes(b"".join(lines[:-2]))
+    assert [done.state for done in recover(str(tmp_path / "spool"))] == [WRITTEN]
+    assert stream(replay(session.tlog), OUTPUT) == text
+
+
 def test_session_that_never_began_leaves_nothing_behind(tmp_path: Path) -> None:
     session = Session(tmp_path)
     session.spool.close()

@@ -8,6 +8,7 @@ import fcntl
 import os
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,8 +91,15 @@ def until_cut(disk: Disk, sync: str, seconds: float) -> tuple[list[tuple[float, 
     recorder.kill()
     disk.power_on()
     last = recorder.seen.partition(b"\r\nttyscribe: the terminal waits")[0]
-    assert all(one.state == WRITTEN for one in recover(str(folder)))
-    return [*((at - when, what) for when, what in seen), (0, last)], recorded(tlog)
+    assert [one.problem for one in recover(str(folder)) if one.state != WRITTEN] == []
+    kept = recorded(tlog) if sync == "always" else played(tlog)
+    return [*((at - when, what) for when, what in seen), (0, last)], kept
+
+
+def played(tlog: Path) -> bytes:
+    """What can be played of a recording of which a power cut took a part."""
+    play = [sys.executable, "-m", "ttyscribe", "cat", "--lax", str(tlog)]
+    return subprocess.run(play, check=True, capture_output=True).stdout
 
 
 @pytest.mark.parametrize("seconds", [0.1, 1.3])

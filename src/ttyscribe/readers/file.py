@@ -238,6 +238,11 @@ class FileReader:
             line = line[found.start() :].rstrip()
         elif not line or line.isspace():
             return None
+        elif line.startswith(b"\0"):
+            # What a power cut leaves in place of the last lines; their ids will show the gap.
+            line = line.lstrip(b"\0")
+            if not line:
+                return None
         if not needle or needle in line:
             return line
         # Written with other white space or escapes than tlog's, or another recording's.

@@ -46,6 +46,8 @@ _PATIENCE = 5.0
 # The same, and the pause, where a rate limit of the store itself lets nothing through.
 _LIMITED_PATIENCE = 40.0
 _LIMITED_PAUSE = 0.05
+# How long the clock that stamps files stands still at the most, in nanoseconds (HZ=100).
+_TICK = 10_000_000
 # An empty file this old, in seconds, is no recorder's that is just starting.
 _STALE = 60
 _LONGEST_HEADER = 1 << 20
@@ -240,8 +242,12 @@ class Left:
         os.pwrite(self.fd, spoolfile.DELIVERED.pack(id), spoolfile.DELIVERED_AT)
 
     def _elapsed(self) -> int:
-        """Nanoseconds from the recording's beginning to the last change of the file."""
-        return max(0, os.fstat(self.fd).st_mtime_ns - self.identity.start * 1_000_000)
+        """Nanoseconds from the recording's beginning to the last change of the file.
+
+        The clock for that may have been set, and stands still between the kernel's ticks.
+        """
+        changed = os.fstat(self.fd).st_mtime_ns + _TICK - self.identity.start * 1_000_000
+        return max(changed, self.stored_until * 1_000_000)
 
     def _read_about(self, about: Mapping[str, object]) -> None:
         who: dict[str, object] = _member(about, "identity", dict)
@@ -283,7 +289,8 @@ def _deliver(left: Left, done: Recovered, folder: str) -> None:
     id, left.stored_until = last_written(
         left.writer, left.identity, left.fd, left.namespace, left.delivered
     )
-    left.delivered = max(left.delivered, id)
+    # A file that has less than the spool noted lost it in a power cut.
+    left.delivered = id if left.file and id else max(left.delivered, id)
     missing = (message for message in left.messages() if message.id > left.delivered)
     first = next(missing, None)
     if first is None:
