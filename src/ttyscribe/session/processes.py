@@ -7,39 +7,22 @@ import _stat as stat
 import os
 import termios
 
+from ttyscribe.terminal.job import Job
+
 _LFLAG = 3
 # The majors of Unix98 pty slaves, Documentation/admin-guide/devices.txt.
 _PTS_MAJORS = range(136, 144)
 
 
-class Process:
-    """What /proc/PID/stat tells, proc_pid_stat(5)."""
-
-    __slots__ = ("foreground", "group", "parent", "session", "start", "terminal")
-
-    def __init__(self, fields: list[bytes]) -> None:
-        self.parent, self.group, self.session, number, self.foreground = map(int, fields[1:6])
-        self.start = int(fields[19])
-        # tty_nr: bits 8 to 15 are the major, the others the minor. 0: none.
-        minor = (number & 0xFF) | (number >> 12 & 0xFFF00)
-        self.terminal = os.makedev(number >> 8 & 0xFFF, minor) if number else 0
-
-
-def process_of(pid: int) -> Process | None:
+def process_of(pid: int) -> Job | None:
     """None if there is no such process, or it is not to be seen."""
     try:
-        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            data = os.read(fd, 4096)
-        finally:
-            os.close(fd)
+        return Job(pid)
     except OSError:
         return None
-    # The name in parentheses may hold anything.
-    return Process(data.rpartition(b")")[2].split())
 
 
-def parent_of(process: Process) -> Process | None:
+def parent_of(process: Job) -> Job | None:
     """None if it has none that is to be seen."""
     if process.parent <= 1:
         return None
@@ -67,17 +50,17 @@ def owner_of(pid: int) -> int:
         return -1
 
 
-def controlling_terminal(pid: int, process: Process) -> tuple[int, int] | None:
+def controlling_terminal(pid: int, process: Job) -> tuple[int, int] | None:
     """(device of its devpts, device number); there may be several devpts with equal numbers."""
-    if os.major(process.terminal) not in _PTS_MAJORS:
+    if os.major(process.device) not in _PTS_MAJORS:
         return None
     paths = [f"/proc/{pid}/fd/{fd}" for fd in range(3)]
-    for path in [*paths, _pts(process.terminal)]:
+    for path in [*paths, _pts(process.device)]:
         try:
             status = os.stat(path)
         except OSError:
             continue
-        if stat.S_ISCHR(status.st_mode) and status.st_rdev == process.terminal:
+        if stat.S_ISCHR(status.st_mode) and status.st_rdev == process.device:
             return status.st_dev, status.st_rdev
     return None
 
@@ -100,14 +83,14 @@ def handed_terminals(pid: int) -> list[tuple[int, int]]:
     return terminals
 
 
-def is_raw(pid: int, process: Process) -> bool:
+def is_raw(pid: int, process: Job) -> bool:
     """Whether the process's terminal hands on keys one by one, as under one that relays them."""
     terminal = controlling_terminal(pid, process)
     if terminal is None:
         return False
     try:
         fd = os.open(
-            _pts(process.terminal),
+            _pts(process.device),
             os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC,
         )
     except OSError:

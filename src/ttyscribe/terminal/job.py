@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import sys
 
 # Asks a terminal for its device number (ioctl_tty(2)); Python has no name for it.
@@ -12,17 +13,27 @@ _TIOCGDEV = 0x80045432
 
 class Job:
     """What a process's /proc/PID/stat tells of its job: terminal is 0 where it controls none,
-    and foreground the group of processes that has that terminal now."""
+    and foreground the group of processes that has that terminal now; start is when the
+    process was started, in clock ticks since the boot, proc_pid_stat(5)."""
 
-    __slots__ = ("foreground", "group", "parent", "session", "terminal")
+    __slots__ = ("foreground", "group", "parent", "session", "start", "terminal")
 
     def __init__(self, pid: int | str) -> None:
-        """Raises OSError for a process that is gone."""
-        with open(f"/proc/{pid}/stat", "rb") as file:
+        """Raises OSError for a process that is gone, or not to be seen."""
+        with open(f"/proc/{pid}/stat", "rb", 0) as file:
+            # The name in parentheses may hold anything.
             fields = file.read().rpartition(b")")[2].split()
-        self.parent, self.group, self.session, self.terminal, self.foreground = (
-            int(field) for field in fields[1:6]
+        self.parent, self.group, self.session, self.terminal, self.foreground = map(
+            int, fields[1:6]
         )
+        self.start = int(fields[19])
+
+    @property
+    def device(self) -> int:
+        """The terminal's device number as os.makedev has it, 0 for none."""
+        # Bits 8 to 19 are the major, the others the minor.
+        minor = (self.terminal & 0xFF) | (self.terminal >> 12 & 0xFFF00)
+        return os.makedev(self.terminal >> 8 & 0xFFF, minor) if self.terminal else 0
 
 
 def is_in_foreground(terminal: int, pid: int | str = "self") -> bool:
