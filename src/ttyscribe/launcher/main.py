@@ -46,6 +46,19 @@ def ignored(variables: dict[bytes, bytes]) -> list[int]:
     return [number for name, number in IGNORED.items() if name in variables]
 
 
+def take_input(variables: dict[bytes, bytes]) -> None:
+    """Have standard input again, which the launcher kept from the interpreter.
+
+    That does not start with a folder there.
+    """
+    kept = variables.get(b"STDIN")
+    if kept is not None:
+        import posix
+
+        posix.dup2(int(kept), 0)
+        posix.close(int(kept))
+
+
 def service(variables: dict[bytes, bytes]) -> str | None:
     """What came of the launcher's asking the recorder service; None if it did not ask.
 
@@ -117,6 +130,7 @@ def main() -> int:
     # -I keeps this script's own folder out; the standard library stays first.
     sys.path += search_path(sys.argv[0], sys.executable)
     argv0, arguments, variables = sys.argv[1], sys.argv[2:], original(environ)
+    take_input(environ)
     why = "the installation is damaged: {}; install it again"
     try:
         from ttyscribe.cli.rec_session import launched

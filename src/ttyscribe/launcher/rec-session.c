@@ -20,6 +20,8 @@
 // MAIN, the script it runs; both absolute.
 
 #define _GNU_SOURCE
+#include <linux/stat.h>
+
 #include "service.h"
 #include "alone.h"
 
@@ -33,20 +35,40 @@
 static char *const INTERPRETER[] = {PYTHON, "-I", "-S", "-X", "utf8", MAIN};
 enum { INTERPRETER_WORDS = sizeof INTERPRETER / sizeof *INTERPRETER };
 
+// Keep an input that is a folder out of the interpreter's sight, which does not start with
+// one: the note that names where it is, or NULL.
+static const char *keep_folder(void)
+{
+    enum { KEPT_AT = 10, MOST = 99 };
+    static char text[] = "STDIN=10";
+    struct statx status = {0};
+    if (system_call(__NR_statx, 0, (long)"", AT_EMPTY_PATH, STATX_TYPE, (long)&status, 0) != 0
+        || !S_ISDIR(status.stx_mode))
+        return NULL;
+    long kept = system_call(__NR_fcntl, 0, F_DUPFD, KEPT_AT, 0, 0, 0);
+    if (kept < KEPT_AT || kept > MOST)
+        return NULL;
+    text[sizeof text - 3] = (char)('0' + kept / 10);
+    text[sizeof text - 2] = (char)('0' + kept % 10);
+    system_call(__NR_close, 0, 0, 0, 0, 0, 0);
+    return text;
+}
+
 // A copy of the environment with '_' before each entry, and notes of ours without one:
 // the interpreter ignores SIGPIPE and SIGXFSZ itself, so whether our starter does, as
-// systemd does for services, has to be told; and what came of asking the recorder service.
-static char **set_aside(char **environment, const char *note)
+// systemd does for services, has to be told; what came of asking the recorder service; and
+// where standard input is, if not in its place.
+static char **set_aside(char **environment, const char *note, const char *input)
 {
     static const char service[] = "SERVICE=";
     size_t entries = count(environment);
-    size_t size = (entries + 4) * sizeof(char *) + sizeof service + (note ? strlen(note) : 0);
+    size_t size = (entries + 5) * sizeof(char *) + sizeof service + (note ? strlen(note) : 0);
     for (size_t i = 0; i < entries; i++)
         size += strlen(environment[i]) + 2;
     char **copy = memory(size);
     if (!copy)
         return NULL;
-    char *text = (char *)(copy + entries + 4);
+    char *text = (char *)(copy + entries + 5);
     for (size_t i = 0; i < entries; i++) {
         size_t length = strlen(environment[i]) + 1;
         copy[i] = text;
@@ -59,6 +81,8 @@ static char **set_aside(char **environment, const char *note)
         memcpy(text, service, sizeof service);
         memcpy(text + sizeof service - 1, note, strlen(note) + 1);
     }
+    if (input)
+        copy[entries++] = (char *)input;
     if (is_ignored(SIGPIPE))
         copy[entries++] = "IGNORED_PIPE=";
     if (is_ignored(SIGXFSZ))
@@ -97,7 +121,8 @@ int main(int argc, char **argv, char **environment)
             &login, "no file descriptor is left; raise the limit of open files (ulimit -n)",
             REFUSED);
     char **words = command(&login);
-    char **aside = set_aside(environment, note);
+    const char *input = keep_folder();
+    char **aside = set_aside(environment, note, input);
     if (!words || !aside || !has_memory())
         return without_python(&login, "no memory is left; free some or raise the limit (ulimit -v)",
                               NOT_EXECUTABLE);

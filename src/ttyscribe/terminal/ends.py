@@ -73,7 +73,7 @@ def open_ends(fds: tuple[int, int, int], *, log_input: bool, log_output: bool) -
                 ends.child[number] = ends.slave
             elif number == 0:
                 both_ways = log_output and _is_stream(fd)
-                if log_input or both_ways:
+                if (log_input and not _is_folder(fd)) or both_ways:
                     theirs, ours = _pair(fd)
                     os.set_blocking(ours, False)
                     ends.child[0] = theirs
@@ -152,6 +152,11 @@ def _same(one: int, other: int) -> bool:
         return True
     # A terminal has other names: /dev/tty.
     return os.isatty(one) and os.isatty(other) and device_of(one) == device_of(other)
+
+
+def _is_folder(fd: int) -> bool:
+    """Whether fd is a folder, of which nothing can be read."""
+    return stat.S_ISDIR(os.fstat(fd).st_mode)
 
 
 def _is_stream(fd: int) -> bool:
