@@ -10,7 +10,7 @@ from ttyscribe.session.identity import NO_SESSION, clean, identify, login_uid, s
 from ttyscribe.session.recording import GRACE, GRACE_OF_USER, QUEUE_LIMIT, Recording
 from ttyscribe.session.spool import Spool
 from ttyscribe.session.spoolfolder import SERVICE_FOLDER, SUFFIX, abandoned, user_folder
-from ttyscribe.terminal import raise_file_size_limit
+from ttyscribe.terminal import raise_limits
 from ttyscribe.tlog import Encoder, escape
 from ttyscribe.writers import open_writer
 from ttyscribe.writers.journald import namespace
@@ -51,7 +51,7 @@ def open_recording(
     there is no place for the spool.
     """
     if folder is None:
-        raise_file_size_limit()
+        raise_limits()
         folder = user_folder(environ)
         if abandoned(folder):
             _recover_apart(folder)

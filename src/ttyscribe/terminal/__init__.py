@@ -6,7 +6,7 @@ from __future__ import annotations
 from ttyscribe.terminal.ends import Ends, open_ends, shut_down, standard_descriptors
 from ttyscribe.terminal.raw import RawMode, window_of
 from ttyscribe.terminal.sink import Sink, open_nonblocking
-from ttyscribe.terminal.spawn import Child, exec_shell, raise_file_size_limit, spawn
+from ttyscribe.terminal.spawn import Child, exec_shell, raise_limits, spawn
 
 __all__ = [
     "Child",
@@ -16,7 +16,7 @@ __all__ = [
     "exec_shell",
     "open_ends",
     "open_nonblocking",
-    "raise_file_size_limit",
+    "raise_limits",
     "shut_down",
     "spawn",
     "standard_descriptors",

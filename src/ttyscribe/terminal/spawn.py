@@ -33,21 +33,23 @@ _PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
 _BY_SHELL = "/bin/sh"
 # A session of which something is left after so many rounds of killing starts processes faster.
 _ROUNDS = 10
-# The limits on the size of files that the shell is to have, where ours was raised.
-_file_size: list[tuple[int, int]] = []
+# The limits that the shell is to have, by resource, where ours was raised.
+_limits: dict[int, tuple[int, int]] = {}
 
 
-def raise_file_size_limit() -> None:
-    """Let this process write files as large as it may; what is executed has the limit as it was.
+def raise_limits() -> None:
+    """Let this process write files as large, and run as long, as it may.
 
-    The user's own limit (ulimit -f) is meant for the user's programs, not for the recording.
+    The user's own limits (ulimit -f, -t) are meant for the user's programs, not for the
+    recording: what is executed has them as they were.
     """
     import resource
 
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-        _file_size.append((soft, hard))
+    for what in (resource.RLIMIT_FSIZE, resource.RLIMIT_CPU):
+        soft, hard = resource.getrlimit(what)
+        if soft != hard:
+            resource.setrlimit(what, (hard, hard))
+            _limits[what] = soft, hard
 
 
 class Child:
@@ -179,10 +181,11 @@ def _exec(child: Child) -> NoReturn:
         signal.pthread_sigmask(signal.SIG_SETMASK, child.blocked)
     for number in _PYTHON_IGNORES:
         signal.signal(number, signal.SIG_IGN if number in child.ignored else signal.SIG_DFL)
-    if _file_size:
+    if _limits:
         import resource
 
-        resource.setrlimit(resource.RLIMIT_FSIZE, _file_size[0])
+        for what, pair in _limits.items():
+            resource.setrlimit(what, pair)
     try:
         if "/" in child.path:
             os.execve(child.path, child.argv, child.environ)
