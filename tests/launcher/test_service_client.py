@@ -444,8 +444,9 @@ def test_without_a_terminal_a_signal_is_the_shells(each_service: Service, name: 
     assert process.returncode == 3
 
 
-@pytest.mark.parametrize("name", ["TERM", "USR1", "ALRM", "RTMAX", "PIPE"])
+@pytest.mark.parametrize("name", ["TERM", "HUP", "INT", "USR1", "ALRM", "RTMAX", "PIPE"])
 def test_on_a_terminal_a_signal_ends_the_session_in_order(each_service: Service, name: str) -> None:
+    """As the end of the terminal does, or by the end of the shell, which gets all others."""
     number = signal.Signals[f"SIG{name}"]
     outer, theirs = os.openpty()
     inner, slave = os.openpty()
@@ -461,9 +462,14 @@ def test_on_a_terminal_a_signal_ends_the_session_in_order(each_service: Service,
     assert os.read(inner, 100) == b"ready\r\n"
     assert termios.tcgetattr(theirs) != before
     os.kill(process.pid, number)
-    assert said(connection) == wire.pack(wire.SIGNAL, b"%d" % number)
+    hung_up = number in (signal.SIGTERM, signal.SIGHUP)
+    if hung_up:
+        assert said(connection) == wire.pack(wire.SIGNAL, b"%d" % number)
+    else:
+        assert said(connection) == wire.pack(wire.ENDED, b"%d" % number)
     os.close(inner)
-    assert connection.recv(wire.PACKET_MAX) == wire.pack(wire.ENDED, b"%d" % signal.SIGHUP)
+    if hung_up:
+        assert connection.recv(wire.PACKET_MAX) == wire.pack(wire.ENDED, b"%d" % signal.SIGHUP)
     connection.send(wire.DONE)
     assert process.wait(TIMEOUT) == -number
     assert termios.tcgetattr(theirs) == before

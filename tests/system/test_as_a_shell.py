@@ -10,6 +10,7 @@ import os
 import pwd
 import random
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -220,6 +221,9 @@ ENTRIES: dict[str, Callable[[Side], Result]] = {
     ),
     "options": lambda side: side.started("-e", "-u", "-c", "echo $-; false; echo no"),
     "stdin closed": lambda side: side.started("-c", "readlink /proc/$$/fd/0; cat", closed=[0]),
+    "stdin a folder": lambda side: side.started(
+        "-c", "readlink /proc/$$/fd/0; cat; ls /proc/$$/fd; exit 3", stdin=os.open("/", os.O_RDONLY)
+    ),
     "stdout closed": lambda side: side.started("-c", "echo out; echo err >&2; exit 3", closed=[1]),
     "stderr closed": lambda side: side.started("-c", "echo out; echo err >&2; exit 3", closed=[2]),
     "all closed": lambda side: side.started("-c", "echo out; exit 3", closed=[0, 1, 2]),
@@ -239,6 +243,20 @@ ENTRIES: dict[str, Callable[[Side], Result]] = {
 @pytest.mark.parametrize("name", ENTRIES)
 def test_entry(bash: Side, ours: Side, name: str) -> None:
     compared(bash, ours, ENTRIES[name])
+
+
+def test_a_limit_on_time_is_the_shells_and_not_the_recorders(bash: Side, ours: Side) -> None:
+    line = "grep 'cpu time' /proc/self/limits; exec 2>&1; grep -c 'time *60 ' /proc/$PPID/limits"
+
+    def limited(side: Side) -> Result:
+        return side.started("-c", line, limits={resource.RLIMIT_CPU: 60})
+
+    out = limited(bash).out.splitlines()
+    ours.enter()
+    found = limited(ours).out.splitlines()
+    assert found[0] == out[0]
+    # In the service another process records.
+    assert ours.name == "service" or found[1] == b"0"
 
 
 @pytest.mark.parametrize("name", ["TERM", "KILL", "HUP", "PIPE", "USR1"])
@@ -384,6 +402,32 @@ def test_signal_sent_to_the_login_shell_reaches_the_shell(
         return Result(first + out, err, process.returncode)
 
     compared(bash, ours, signalled)
+
+
+@pytest.mark.parametrize("as_a_job", [False, True])
+@pytest.mark.parametrize("name", ["INT", "QUIT", "USR1", "ALRM", "XCPU", "RTMAX"])
+def test_signal_sent_to_a_login_on_a_terminal_reaches_the_shell(
+    bash: Side, ours: Side, name: str, as_a_job: bool
+) -> None:
+    """All but those that a terminal's end brings."""
+    script = f"trap 'echo got it; exit 3' {name}; echo ready; while sleep 0.02; do :; done"
+
+    def signalled(side: Side) -> Result:
+        side.enter()
+        command = f'{AS_USER} -c "{script}"'
+        env = {"PATH": PATH + ":/usr/sbin:/sbin", "TERM": "dumb", "SH": side.shell, "PS1": "root# "}
+        if as_a_job:
+            command = f"set -m; {command}; exit $?"
+        with Terminal(["bash", "--norc", "-c", command], env=env) as terminal:
+            terminal.expect(rb"ready\r+\n")
+            children = Path(f"/proc/{terminal.pid}/task/{terminal.pid}/children").read_text()
+            login = int(children) if as_a_job else terminal.pid
+            os.kill(login, signal.Signals[f"SIG{name}"])
+            terminal.expect(rb"got it\r+\n")
+            status = terminal.finish()
+        return Result(screen(terminal), b"", status)
+
+    compared(bash, ours, lambda side: without_notices(signalled(side)))
 
 
 @pytest.mark.parametrize("how", ["su - {user} <{script}", "su {user} -c '. {script}' </dev/null"])
@@ -957,6 +1001,14 @@ def test_shell_that_is_missing_or_may_not_run(ours: Side, tmp_path: Path) -> Non
     assert CONFIG.exists()
 
 
+def any_of(user: str) -> str:
+    """A user's processes."""
+    columns = "pid=,ppid=,stat=,etimes=,args="
+    return subprocess.run(
+        ["ps", "-o", columns, "-U", user], capture_output=True, text=True, check=False
+    ).stdout
+
+
 def test_a_user_who_may_start_no_process_is_told_so_and_the_recording_has_an_end(
     bash: Side, ours: Side
 ) -> None:
@@ -966,11 +1018,10 @@ def test_a_user_who_may_start_no_process_is_told_so_and_the_recording_has_an_end
     bash.disconnect()
     ours.disconnect()
     # One that is not reaped yet counts too.
-    any_left = ["ps", "-o", "pid=", "-U", USER]
-    wait_until(
-        lambda: subprocess.run(any_left, stdout=subprocess.DEVNULL, check=False).returncode,
-        "processes of other tests do not end",
-    )
+    deadline = time.monotonic() + TIMEOUT
+    while left := any_of(USER):
+        assert time.monotonic() < deadline, f"processes of other tests do not end:\n{left}"
+        time.sleep(0.05)
     result = ours.run(["prlimit", "--nproc=0", "su", USER, "-c", "echo out"])
     assert (result.out, result.err.count(b"\n")) == (b"", 1)
     # The one that records would be one more than the shell is alone.

@@ -33,8 +33,6 @@ static void lead(int slave, uint64_t awaited)
     close_all_but(slave);
     // What ps shows.
     system_call(__NR_prctl, PR_SET_NAME, (long)"ttyscribe-lead", 0, 0, 0, 0);
-    if (is_ignored(SIGHUP))
-        awaited &= ~bit(SIGHUP);
     for (;;) {
         long ended = system_call(__NR_wait4, shell, (long)&now, WNOHANG | WUNTRACED, 0, 0, 0);
         if (ended == shell && !WIFSTOPPED(now))
@@ -47,6 +45,8 @@ static void lead(int slave, uint64_t awaited)
         if (number == SIGHUP || number == SIGCONT) {
             send_to_group((int)number);
             send_to_group(SIGCONT);
+        } else if (number > 0 && number != SIGCHLD) {
+            send_to_shell((int)number);
         }
     }
     // What it leaves in the background goes on, as it does where no session ends with it.
@@ -64,7 +64,7 @@ static void lead(int slave, uint64_t awaited)
 // controls. This process leads it from then on. Where no more are allowed, it goes on in this one.
 static void become_job(int slave)
 {
-    uint64_t awaited = bit(SIGHUP) | bit(SIGCONT) | bit(SIGCHLD);
+    uint64_t awaited = bit(SIGCHLD) | for_shell();
     uint64_t blocked = awaited | bit(SIGTTOU), before;
     system_call(__NR_rt_sigprocmask, SIG_BLOCK, (long)&blocked, (long)&before, sizeof before, 0,
                 0);

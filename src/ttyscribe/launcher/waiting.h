@@ -314,8 +314,8 @@ static void on_signal(int number, bool by_kernel)
         go_on();
         if (status == NOT_YET)
             send_to_shell(SIGCONT);
-    } else if (!controlled) {
-        // Meant for the shell. The keyboard's own (INT, QUIT) reach it without us.
+    } else if (!controlled || (number != SIGHUP && number != SIGTERM && status == NOT_YET)) {
+        // Meant for the shell, as terminal/signals.py has it. The keyboard's own (INT, QUIT) reach it without us.
         bool keyboard = number == SIGINT || number == SIGQUIT;
         if (status == NOT_YET && by_kernel && stands_apart())
             send_to_group(number);
@@ -466,14 +466,21 @@ static bool is_for_shell(int number)
     }
 }
 
-// The signals that we act on, which are blocked from now on, to be read by wait_for_shell().
-// For after a fork, *before is what was blocked. One that we were started to ignore stays ignored.
-static uint64_t watch(uint64_t *before)
+// Those of them that our starter does not have us ignore.
+static uint64_t for_shell(void)
 {
-    uint64_t set = bit(SIGCHLD);
+    uint64_t set = 0;
     for (int number = 1; number <= SIGNALS; number++)
         if (is_for_shell(number) && !is_ignored(number))
             set |= bit(number);
+    return set;
+}
+
+// The signals that we act on, which are blocked from now on, to be read by wait_for_shell().
+// For after a fork, *before is what was blocked.
+static uint64_t watch(uint64_t *before)
+{
+    uint64_t set = bit(SIGCHLD) | for_shell();
     system_call(__NR_rt_sigprocmask, SIG_BLOCK, (long)&set, (long)before, sizeof set, 0, 0);
     set_default(SIGCHLD);
     return set;

@@ -20,7 +20,7 @@ from ttyscribe.errors import ServiceError, SpawnError, reason
 from ttyscribe.recorder import wire
 from ttyscribe.terminal.ends import is_whole
 from ttyscribe.terminal.job import gives_control, has_terminal
-from ttyscribe.terminal.signals import ENDING, KEYBOARD
+from ttyscribe.terminal.signals import ENDING, HANG_UPS, KEYBOARD
 from ttyscribe.terminal.spawn import (
     Child,
     end_shell,
@@ -352,14 +352,14 @@ class _Session:
                 self._go_on()
                 if self._status is None:
                     os.kill(self.pid, number)
-            elif not self.controlled:
+            elif not self.controlled or (number not in HANG_UPS and self._status is None):
                 self._pass_on(number)
             else:
                 self._ended_by = number
                 self.send(wire.pack(wire.SIGNAL, b"%d" % number))
 
     def _pass_on(self, number: int) -> None:
-        """Without a terminal of its own a signal is meant for the shell, which we stand for."""
+        """It is meant for the shell, which we stand for."""
         if self._status is not None:
             return
         apart = stands_apart(self.pid)

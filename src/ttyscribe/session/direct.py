@@ -17,7 +17,7 @@ from ttyscribe.session.pump import Pump
 from ttyscribe.terminal import RawMode, open_ends, spawn, window_of
 from ttyscribe.terminal.job import gives_control, is_in_foreground, is_outlived
 from ttyscribe.terminal.raw import process_output, use_lines
-from ttyscribe.terminal.signals import ENDING, KEYBOARD, die_by
+from ttyscribe.terminal.signals import ENDING, HANG_UPS, KEYBOARD, die_by
 from ttyscribe.terminal.spawn import (
     end_shell,
     is_watched,
@@ -29,7 +29,7 @@ from ttyscribe.terminal.spawn import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ttyscribe.session.lock import Lock
     from ttyscribe.session.pump import Log
@@ -315,7 +315,7 @@ class _Direct:
                 self._reap()
                 if self.login_record is not None:
                     self.login_record.reap()
-            elif number in ENDING and (self._controlled or self._wait_status is not None):
+            elif number in self._ending():
                 # A real terminal's end: the shell is hung up, and we end as we were told to.
                 self._killed_by = number
                 self._pump.hang_up()
@@ -327,6 +327,12 @@ class _Direct:
                     self._kill(number)
             else:
                 self._pass_on(number)
+
+    def _ending(self) -> Sequence[int]:
+        """The signals that end us, and are not the shell's."""
+        if self._wait_status is not None:
+            return ENDING
+        return HANG_UPS if self._controlled else ()
 
     def _on_key(self, number: int) -> None:
         if self._wait_status is None:
@@ -340,7 +346,7 @@ class _Direct:
             return False
 
     def _pass_on(self, number: int) -> None:
-        """Without a terminal a signal is meant for the shell, which we stand for."""
+        """It is meant for the shell, which we stand for."""
         # The keyboard's own (INT, QUIT) reach it without us; what it makes of them, we follow.
         if number not in KEYBOARD or stands_apart(self._pid):
             self._kill(number)

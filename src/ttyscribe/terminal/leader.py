@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 else:
     import _signal as signal
 
-_WAITED_FOR = {signal.SIGHUP, signal.SIGCONT, signal.SIGCHLD}
+_AWAITED = {*ENDING, signal.SIGCONT, signal.SIGCHLD}
 
 
 def become_job(terminal: int) -> None:
@@ -29,7 +29,7 @@ def become_job(terminal: int) -> None:
 
     This process leads it from then on. Where no more processes are allowed it returns in this one.
     """
-    blocked = _WAITED_FOR | {signal.SIGTTOU}
+    blocked = _AWAITED | {signal.SIGTTOU}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     try:
         job = os.fork()
@@ -47,18 +47,16 @@ def _lead(job: int, terminal: int) -> NoReturn:
     # Its starter waits for the end of what is ours, and whoever reads for the shell's.
     os.closerange(0, terminal)
     os.closerange(terminal + 1, os.sysconf("SC_OPEN_MAX"))
-    ignored: set[int] = {number for number in ENDING if signal.getsignal(number) == signal.SIG_IGN}
-    for number in set(ENDING) - ignored:
-        signal.signal(number, signal.SIG_DFL)
+    awaited = {number for number in _AWAITED if signal.getsignal(number) != signal.SIG_IGN}
     while True:
         ended, status = os.waitpid(job, os.WNOHANG | os.WUNTRACED)
         if ended and not os.WIFSTOPPED(status):
             break
         if ended:
             os.kill(os.getpid(), signal.SIGSTOP)
-        told = signal.sigwait(_WAITED_FOR - ignored)
-        if told != signal.SIGCHLD:
-            _wake(job, told)
+        number = signal.sigwait(awaited)
+        if number != signal.SIGCHLD:
+            _hand_on(job, number)
     try:
         # What it leaves in the background goes on, as it does where no session ends with it.
         if os.tcgetpgrp(terminal) == job:
@@ -70,10 +68,13 @@ def _lead(job: int, terminal: int) -> NoReturn:
     os._exit(os.WEXITSTATUS(status))
 
 
-def _wake(job: int, number: int) -> None:
-    """Hand a hang-up, or what goes on after a stop, on to the job."""
-    for each in (number, signal.SIGCONT):
-        try:
-            os.killpg(job, each)
-        except (ProcessLookupError, PermissionError):
-            pass  # it is no more, or another user's by now
+def _hand_on(job: int, number: int) -> None:
+    """Hand a hang-up, or what wakes from a stop, on to the job; and all else to the shell."""
+    try:
+        if number in (signal.SIGHUP, signal.SIGCONT):
+            os.killpg(job, number)
+            os.killpg(job, signal.SIGCONT)
+        else:
+            os.kill(job, number)
+    except (ProcessLookupError, PermissionError):
+        pass  # it is no more, or another user's by now

@@ -25,6 +25,8 @@ _OTHERS = {
 }  # fmt: skip
 # By default they end a process.
 ENDING = tuple(sorted(signal.valid_signals() - _OTHERS))
+# What tells us of the end of a session on a terminal; all others are meant for the shell.
+HANG_UPS = (signal.SIGHUP, signal.SIGTERM)
 # The keyboard sends them to all of a terminal's foreground job.
 KEYBOARD = (signal.SIGINT, signal.SIGQUIT)
 
