@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import grp
 import os
 import signal
@@ -32,6 +33,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.relative_to(here).parts[0] in RACING and item.path.stem not in PROMISES:
             item.add_marker(pytest.mark.flaky(reruns=2))
+
+
+# These change the machine, as those of the folder system do.
+CHANGING = ("test_install", "test_readme")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Several processes run what does not get in each other's way."""
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+    class Groups(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid.partition("::")[0])
+
+    return Groups(config, log)
+
+
+@functools.cache
+def group_of(name: str) -> str:
+    """What a test file runs with, one at a time, while those of other groups run as well."""
+    path = Path(__file__).parents[1] / name
+    if "own_machine(" in path.read_text():
+        return "machines of their own"
+    if path.parent.name == "system" or path.stem in CHANGING:
+        return "this machine"
+    return name
 
 
 CORPUS = Path(__file__).parent / "corpus"

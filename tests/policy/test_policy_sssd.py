@@ -248,7 +248,7 @@ def test_an_unreadable_folder_of_snippets_is_an_error(etc: Sssd, tmp_path: Path)
 
 def read_as_nobody(etc: Sssd, tmp_path: Path) -> str:
     """The PolicyError that user nobody gets."""
-    for folder in tmp_path, *tmp_path.parents[:2]:
+    for folder in tmp_path, *tmp_path.parents[:-2]:
         folder.chmod(folder.stat().st_mode | 0o011)
     program = (
         "import os, sys\nfrom ttyscribe.errors import PolicyError\n"
