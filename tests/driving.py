@@ -91,6 +91,11 @@ class Terminal:
             return -int(self._process.signalstatus)
         return int(self._process.exitstatus)
 
+    def hang_up(self) -> None:
+        """Let the terminal go, as a lost connection does, and wait for the program's end."""
+        self._process.fileobj.close()
+        self._process.wait()
+
     def close(self) -> None:
         self._process.close(force=True)
 

@@ -27,9 +27,10 @@ CHECKOUT = Path(__file__).parents[2]
 LAUNCHER = CHECKOUT / ".venv/bin/ttyscribe-rec-session"
 CONFIG = Path("/etc/ttyscribe/rec-session.conf")
 USER = "ttytester"
-# Processes are not our own namespace's alone: nobody else's user is to have this id.
+# Processes are not our own namespace's alone: nobody else's users are to have these ids.
 UID = "47911"
 SERVICE_USER = "ttyscribe"
+SERVICE_UID = "47901"
 SOCKET = Path("/run/ttyscribe/recorder.sock")
 JOURNALD = "/lib/systemd/systemd-journald"
 NOTICE = "== this session is recorded ==\n"
@@ -223,14 +224,22 @@ def _furnish(folder: Path) -> None:
     CONFIG.parent.mkdir()
     with open("/etc/shells", "a") as shells:
         shells.write(f"{LAUNCHER}\n")
-    if f"\n{SERVICE_USER}:" not in Path("/etc/passwd").read_text():
-        subprocess.run(
-            ["useradd", "--system", "--shell", "/usr/sbin/nologin", SERVICE_USER], check=True
-        )
+    _make_service_user()
     for name, mode in FOLDERS:
         Path(name).mkdir(exist_ok=True)
         Path(name).chmod(mode)
         shutil.chown(name, SERVICE_USER, SERVICE_USER)
+
+
+def _make_service_user() -> None:
+    for name in ("passwd", "shadow", "group", "gshadow"):
+        # One that another test has the whole machine have has an id that we can't use.
+        file = Path("/etc", name)
+        lines = file.read_text().splitlines(keepends=True)
+        others = [line for line in lines if not line.startswith(f"{SERVICE_USER}:")]
+        file.write_text("".join(others))
+    command = ["useradd", "--system", "-u", SERVICE_UID, "-U", "--shell", "/usr/sbin/nologin"]
+    subprocess.run([*command, SERVICE_USER], check=True, capture_output=True)
 
 
 def _make_dev(folder: Path) -> None:
