@@ -537,6 +537,17 @@ def test_a_shell_under_su_suspends_to_the_shell_it_came_from(bash: Side, ours: S
     compared(bash, ours, session)
 
 
+def states_of(name: str, *words: str) -> list[str]:
+    """The states of the processes of a program that has these words."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            line = (folder / "cmdline").read_bytes().split(b"\0")[:-1]
+            if line == [word.encode() for word in (name, *words)]:
+                found.append((folder / "stat").read_text().rpartition(")")[2].split()[0])
+    return found
+
+
 STOPPABLE = {
     "sudo -i command": f"sudo -u {USER} -i sleep 1001",
     "sudo -i commands": f"sudo -u {USER} -i sh -c 'sleep 1001; echo and on'",
@@ -552,11 +563,6 @@ def test_the_key_that_stops_a_job_stops_one_of_another_user(
     """Typed at a shell, they are jobs of that shell's."""
     line = STOPPABLE[name]
 
-    def asleep() -> bool:
-        jobs = ours.machine.running("sleep", "1001")
-        stats = [Path(f"/proc/{job}/stat").read_text().split() for job in jobs]
-        return any(stat[1:3] == ["(sleep)", "S"] for stat in stats)
-
     def stopped(side: Side) -> Result:
         side.enter()
         env = {"PATH": PATH + ":/usr/sbin:/sbin", "TERM": "dumb", "PS1": "root# ", "SH": side.shell}
@@ -564,7 +570,7 @@ def test_the_key_that_stops_a_job_stops_one_of_another_user(
             terminal.expect(rb"root# ")
             terminal.line(line)
             for _ in range(2):
-                wait_until(asleep, "no job")
+                wait_until(lambda: "S" in states_of("sleep", "1001"), "no job")
                 terminal.send(b"\x1a")
                 terminal.expect(rb"Stopped.*root# ")
                 for word in ("id -un", "stty -a | grep -o ' echo '", "jobs"):
@@ -572,7 +578,7 @@ def test_the_key_that_stops_a_job_stops_one_of_another_user(
                     terminal.expect(rb"root# ")
                 terminal.line("fg")
                 terminal.expect(rb"fg\r\n.*\r\n")
-            wait_until(asleep, "no job")
+            wait_until(lambda: "S" in states_of("sleep", "1001"), "no job")
             terminal.send(b"\x03")
             terminal.expect(rb"root# ")
             terminal.line("echo status $?.")
@@ -600,6 +606,8 @@ def test_a_job_of_another_user_ends_with_the_terminal(
             script = f"trap 'echo told >>{told}; exit 3' HUP; echo ready; sleep 1004"
             terminal.line(f'sudo -u {USER} -i sh -c "{script}"')
             terminal.expect(rb"ready\r+\n")
+            # With bash, too, a job that is just starting may hear nothing of it.
+            wait_until(lambda: "S" in states_of("sleep", "1004"), "no job")
             terminal.hang_up()
         # The trap waits for sleep, which has to be told as well.
         wait_until(lambda: not side.machine.running("sleep", "1004"), "it goes on")
