@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -44,6 +45,9 @@ class Disk:
     def power_on(self) -> None:
         """What reached it, and no memory of anything else."""
         subprocess.run(["umount", self.folder], check=True)
+        # Another test's mount namespace may still have the old one, which is the disk's as long.
+        old, self._image = self._image, self._image.with_suffix(".again")
+        shutil.copyfile(old, self._image)
         self.mount()
 
 

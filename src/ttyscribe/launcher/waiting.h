@@ -315,7 +315,8 @@ static void on_signal(int number, bool by_kernel)
         if (status == NOT_YET)
             send_to_shell(SIGCONT);
     } else if (!controlled || (number != SIGHUP && number != SIGTERM && status == NOT_YET)) {
-        // Meant for the shell, as terminal/signals.py has it. The keyboard's own (INT, QUIT) reach it without us.
+        // Meant for the shell, as terminal/signals.py has it. The keyboard's own (INT, QUIT)
+        // reach it without us.
         bool keyboard = number == SIGINT || number == SIGQUIT;
         if (status == NOT_YET && by_kernel && stands_apart())
             send_to_group(number);

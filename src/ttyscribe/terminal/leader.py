@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 else:
     import _signal as signal
 
+_FAILED = 126
+# More are not looked for, as it takes long where the kernel has no close_range(2).
+_DESCRIPTORS = 1 << 16
 _AWAITED = {*ENDING, signal.SIGCONT, signal.SIGCHLD}
 
 
@@ -37,7 +40,10 @@ def become_job(terminal: int) -> None:
         job = 0
     else:
         if job:
-            _lead(job, terminal)
+            try:
+                _lead(job, terminal)
+            finally:
+                os._exit(_FAILED)  # nothing of ours may go on here
         os.setpgid(0, 0)
         os.tcsetpgrp(terminal, os.getpid())
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -46,7 +52,7 @@ def become_job(terminal: int) -> None:
 def _lead(job: int, terminal: int) -> NoReturn:
     # Its starter waits for the end of what is ours, and whoever reads for the shell's.
     os.closerange(0, terminal)
-    os.closerange(terminal + 1, os.sysconf("SC_OPEN_MAX"))
+    os.closerange(terminal + 1, _DESCRIPTORS)
     awaited = {number for number in _AWAITED if signal.getsignal(number) != signal.SIG_IGN}
     while True:
         ended, status = os.waitpid(job, os.WNOHANG | os.WUNTRACED)
