@@ -259,6 +259,14 @@ def test_a_limit_on_time_is_the_shells_and_not_the_recorders(bash: Side, ours: S
     assert ours.name == "service" or found[1] == b"0"
 
 
+def test_sudo_needs_no_interpreter_where_the_service_records(ours: Side) -> None:
+    """Though it gives SHELL twice."""
+    ours.enter()
+    line = "tr '\\0' ' ' </proc/$PPID/cmdline"
+    shown = ours.run(["sudo", "-u", USER, "-i", "sh", "-c", line]).out
+    assert shown.startswith(b"-ttyscribe-rec-session ") == (ours.name == "service")
+
+
 @pytest.mark.parametrize("name", ["TERM", "KILL", "HUP", "PIPE", "USR1"])
 def test_the_shells_death_by_signal_is_ours(bash: Side, ours: Side, name: str) -> None:
     number = signal.Signals[f"SIG{name}"]

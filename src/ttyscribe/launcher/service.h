@@ -162,7 +162,8 @@ static size_t name_length(const char *entry)
     return entry[length] ? length : 0;
 }
 
-// Whether every entry is NAME=VALUE, once: as Python makes it before anyone judges by it.
+// Whether every entry is NAME=VALUE, and no name has two values: as Python makes it before
+// anyone judges by it. (sudo -i gives SHELL twice.)
 static bool is_plain(char **environment)
 {
     size_t entries = count(environment);
@@ -176,7 +177,7 @@ static bool is_plain(char **environment)
             size_t same = 0;
             while (same <= length && environment[i][same] == environment[j][same])
                 same++;
-            if (same > length)
+            if (same > length && !begins(environment[i], environment[j], true))
                 return false;
         }
     }
@@ -239,6 +240,7 @@ static bool put_variables(char **environment)
                 if (strlen(*entry) - strlen(SENT[i]) > VALUE_MAX)
                     return false;
                 found[n++] = *entry;
+                break;
             }
     char number[2] = {(char)('0' + n), 0};
     _Static_assert(SENT_COUNT < 10, "one digit is enough");
