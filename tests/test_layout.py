@@ -56,6 +56,7 @@ LOGIN_PATH = (
     "ttyscribe.session.skipped",
     "ttyscribe.session.utmp",
     "ttyscribe.terminal",
+    "ttyscribe.terminal.leader",
     "ttyscribe.tlog",
     "ttyscribe.writers.file",
     "ttyscribe.writers.journal",
