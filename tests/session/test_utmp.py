@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -131,3 +132,15 @@ def test_a_helper_that_hangs_delays_neither_the_start_nor_the_end_for_long(
     record.remove(pty[0])
     assert time.monotonic() - began < 5
     assert children() == before
+
+
+def test_no_key_stops_a_helper_that_its_starter_waits_for(
+    tmp_path: Path, pty: tuple[int, int]
+) -> None:
+    helper, told = tmp_path / "utempter", tmp_path / "told"
+    helper.write_text(f"#!/bin/bash\nexec /bin/grep SigBlk /proc/self/status >{told}\n")
+    helper.chmod(0o755)
+    record = LoginRecord((str(helper),))
+    record.add(pty[0], "")
+    wait_for_helper(record)
+    assert int(told.read_text().split()[1], 16) & 1 << signal.SIGTSTP - 1

@@ -66,7 +66,9 @@ class LoginRecord:
                         (os.POSIX_SPAWN_DUP2, master, 0),
                         (os.POSIX_SPAWN_DUP2, master, 1),
                     ],
-                    setsigmask=[],
+                    # A key that stops our job, and with it the helper before its exec, would keep
+                    # us waiting for ever: no shell sees us stopped meanwhile, and none wakes it.
+                    setsigmask=[signal.SIGTSTP],
                     setsigdef=[signal.SIGPIPE, signal.SIGCHLD, signal.SIGTERM],
                 )
                 self._helpers = (path,)
