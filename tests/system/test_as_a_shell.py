@@ -597,6 +597,44 @@ def test_the_key_that_stops_a_job_stops_one_of_another_user(
     assert not ours.machine.running("sleep")
 
 
+IN_A_JOB = {
+    "pipeline": "$SH -c 'sleep 1005' | cat",
+    "its end": "seq 3 | $SH -c 'sleep 1005'",
+    "script": "sh -c '$SH -c \"sleep 1005\"; true'",
+}
+
+
+@pytest.mark.parametrize("name", IN_A_JOB)
+def test_the_key_that_stops_a_job_stops_its_other_programs(
+    bash: Side, ours: Side, name: str
+) -> None:
+    def stopped(side: Side) -> Result:
+        side.enter()
+        env = {
+            "PATH": PATH, "TERM": "dumb", "PS1": "user# ", "SH": side.shell,
+            "HOME": f"/home/{USER}", "LOGNAME": USER,
+        }  # fmt: skip
+        options = ["--reuid", USER, "--regid", USER, "--clear-groups"]
+        shell = ["bash", "--norc", "--noediting", "-i"]
+        with Terminal(["setpriv", *options, *shell], env=env, cwd="/") as terminal:
+            terminal.expect(rb"user# ")
+            terminal.line(IN_A_JOB[name])
+            for _ in range(2):
+                wait_until(lambda: "S" in states_of("sleep", "1005"), "no job")
+                terminal.send(b"\x1a")
+                terminal.expect(rb"Stopped.*user# ")
+                terminal.line("fg")
+                terminal.expect(rb"fg\r\n.*\r\n")
+            wait_until(lambda: "S" in states_of("sleep", "1005"), "no job")
+            shown = screen(terminal)
+            terminal.send(b"\x03")
+            terminal.expect(rb"user# ")
+        return Result(shown, b"", 0)
+
+    compared(bash, ours, lambda side: without_notices(stopped(side)))
+    assert not ours.machine.running("sleep")
+
+
 def test_a_job_of_another_user_ends_with_the_terminal(
     bash: Side, ours: Side, tmp_path: Path
 ) -> None:

@@ -287,9 +287,11 @@ static void restore(void)
 // As terminal/spawn.py.
 static void stop_too(void)
 {
-    int number = !is_ignored(SIGTSTP) && is_stoppable() ? SIGTSTP : SIGSTOP;
+    bool keyboard = !is_ignored(SIGTSTP) && is_stoppable();
+    int number = keyboard ? SIGTSTP : SIGSTOP;
     mask(SIG_UNBLOCK, bit(number));
-    system_call(__NR_kill, system_call(__NR_getpid, 0, 0, 0, 0, 0, 0), number, 0, 0, 0, 0);
+    system_call(__NR_kill, keyboard ? 0 : system_call(__NR_getpid, 0, 0, 0, 0, 0, 0), number, 0, 0,
+                0, 0);
 }
 
 // Stop as the shell did: whoever started us has the terminal until we go on.

@@ -211,13 +211,15 @@ def is_watched(controlled: bool) -> bool:
 def stop_too() -> None:
     """Stop this process, whose shell has stopped, until it is continued.
 
-    As the keyboard does where that can stop us: sudo does the same to itself, and with SIGSTOP
-    would stop for ever where nobody is there to wake it.
+    As the keyboard does where that can stop us, and with it all of our job that we may: its
+    shell sees none stopped of which a program goes on, as another one of a pipeline or the
+    script that started us. sudo stops as we do, and with SIGSTOP would stop for ever where
+    nobody is there to wake it.
     """
     keyboard = signal.getsignal(signal.SIGTSTP) != signal.SIG_IGN and is_stoppable(os.getpid())
     number = signal.SIGTSTP if keyboard else signal.SIGSTOP
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
-    os.kill(os.getpid(), number)
+    os.kill(0 if keyboard else os.getpid(), number)
 
 
 def end_shell(pid: int) -> int:
