@@ -709,6 +709,25 @@ def test_outage_ends_a_shell_without_a_terminal_that_ignores_its_hangup(
     assert not machine.running("-c", script) and not machine.running("sleep", "3003")
 
 
+def test_outage_ends_the_jobs_of_a_shell_that_its_hangup_ends(
+    machine: OwnMachine, ours: Side
+) -> None:
+    assert ours.values is not None
+    more = {"writer": "journal", "on_outage": "end", "spool": {"limit": 1 << 20, "sync": "none"}}
+    machine.configure({**ours.values, **more})
+    for _ in range(4):  # which of both the waiting process sees first is chance
+        with machine.journald() as daemon, ours.ssh_terminal() as terminal:
+            terminal.expect(rb"ready\$ ")
+            terminal.line(f"(trap '' HUP; exec sleep 3006) & read x; exec seq {LINES}")
+            wait_until(lambda: machine.running("sleep", "3006"), "no job")
+            daemon.send_signal(signal.SIGKILL)
+            daemon.wait()
+            terminal.line("go")
+            terminal.expect(b"ttyscribe: the session ends.*journald")
+            terminal.finish()
+        assert not machine.running("sleep", "3006")
+
+
 class FullJournal:
     """Stands in journald's place, and reads nothing until it is asked to."""
 

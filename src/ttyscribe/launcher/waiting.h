@@ -399,6 +399,12 @@ static int end_shell(void)
     return now;
 }
 
+// Whether the pty went by its recorder's doing, and the shell with it: that is seen first.
+static bool is_hung_up(void)
+{
+    return !told && WIFSIGNALED(status) && WTERMSIG(status) == SIGHUP;
+}
+
 // Read a packet of the recorder's; whether the session is over.
 static bool is_over(void)
 {
@@ -419,15 +425,18 @@ static bool is_over(void)
         stop();
     if (size > 1 && packet[0] == KEY && status == NOT_YET)
         send_to_group(packet[1] == '0' + SIGQUIT ? SIGQUIT : SIGINT);
-    if (size > 0 && packet[0] == END && status == NOT_YET)
-        set_ended(end_shell());
+    if (size > 0 && packet[0] == END) {
+        if (status == NOT_YET)
+            set_ended(end_shell());
+        else if (is_hung_up())
+            kill_session();
+    }
     if (size > 0)
         return false;
     if (status == NOT_YET) {
         tell_recorder_gone();
         end_shell();
-    } else if (!told && WIFSIGNALED(status) && WTERMSIG(status) == SIGHUP) {
-        // The pty went with its recorder, and the shell with the pty: that was seen first.
+    } else if (is_hung_up()) {
         tell_recorder_gone();
         kill_session();
         status = NOT_YET;

@@ -329,8 +329,9 @@ class Session:
 
     def _end_for_outage(self) -> None:
         """What can't be recorded may not go on, hung up or not."""
-        self._pump.hang_up()
+        # First, so that the client ends the shell's jobs too, before the shell is gone.
         self._end_shell()
+        self._pump.hang_up()
 
     def _end_shell(self) -> None:
         with contextlib.suppress(OSError):  # it is gone, or told by the connection's end
@@ -339,9 +340,9 @@ class Session:
     def _fail(self, error: Exception) -> None:
         """A fault of ours ends the session: nothing goes on unrecorded."""
         self._failed = fault(error)
+        self._end_shell()
         with contextlib.suppress(Exception):  # the fault may be the pump's own
             self._pump.hang_up()
-        self._end_shell()
 
     def _finish(self, recording: Log) -> None:
         """End the recording and tell the client that it may go.

@@ -319,8 +319,11 @@ class _Session:
             self._stop()
         if packet[:1] == wire.KEY and self._status is None and self.pid:
             os.killpg(self.pid, int(packet[1:]))
-        if packet[:1] == wire.END and self._status is None and self.pid:
-            self._set_ended(end_shell(self.pid))
+        if packet[:1] == wire.END and self.pid:
+            if self._status is None:
+                self._set_ended(end_shell(self.pid))
+            elif self._hung_up():
+                self._kill_session()
         if packet[:1] == wire.DONE:
             if packet[1:]:
                 _complain(packet[1:])
@@ -334,13 +337,19 @@ class _Session:
             # Nothing may go on without its recorder.
             _complain(b"ttyscribe: the recorder is gone; the session ends")
             end_shell(self.pid)
-        elif self._status == signal.SIGHUP and not self._ended_by:
-            # The pty went with its recorder, and the shell with the pty: that was seen first.
+        elif self._hung_up():
             _complain(b"ttyscribe: the recorder is gone; the session ends")
-            uncontrolled = self.raw is not None and not self.controlled
-            kill_session(os.getpid() if uncontrolled else self.pid)
+            self._kill_session()
             self._status = None
         return True
+
+    def _hung_up(self) -> bool:
+        """Whether the pty went by its recorder's doing and the shell with it, seen first."""
+        return self._status == signal.SIGHUP and not self._ended_by
+
+    def _kill_session(self) -> None:
+        uncontrolled = self.raw is not None and not self.controlled
+        kill_session(os.getpid() if uncontrolled else self.pid)
 
     def _on_signals(self, numbers: bytes) -> None:
         for number in set(numbers):
