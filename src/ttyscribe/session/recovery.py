@@ -229,13 +229,12 @@ class Left:
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,
         }
-        if not now:
-            now = self._elapsed()
+        now = max(now or self._elapsed(), self.stored_until * 1_000_000)
         yield from encoder.finish(now, member)
         if encoder.next_id <= self.delivered:
             # After a power cut the store may have more than the spool; the end goes behind it.
             encoder.next_id = self.delivered + 1
-            yield from encoder.note(max(now, self.stored_until * 1_000_000), member)
+            yield from encoder.note(now, member)
 
     def mark_delivered(self, id: int) -> None:
         """Note that the store has the messages up to id."""
@@ -244,10 +243,10 @@ class Left:
     def _elapsed(self) -> int:
         """Nanoseconds from the recording's beginning to the last change of the file.
 
-        The clock for that may have been set, and stands still between the kernel's ticks.
+        The clock for that stands still between the kernel's ticks, and may have been set.
         """
-        changed = os.fstat(self.fd).st_mtime_ns + _TICK - self.identity.start * 1_000_000
-        return max(changed, self.stored_until * 1_000_000)
+        changed = os.fstat(self.fd).st_mtime_ns + _TICK
+        return max(0, changed - self.identity.start * 1_000_000)
 
     def _read_about(self, about: Mapping[str, object]) -> None:
         who: dict[str, object] = _member(about, "identity", dict)
