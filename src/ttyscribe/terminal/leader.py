@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 
+from ttyscribe.errors import NOT_EXECUTABLE
 from ttyscribe.terminal.signals import ENDING, die_by
 
 TYPE_CHECKING = False
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 else:
     import _signal as signal
 
-_FAILED = 126
 # More are not looked for, as it takes long where the kernel has no close_range(2).
 _DESCRIPTORS = 1 << 16
 _AWAITED = {*ENDING, signal.SIGCONT, signal.SIGCHLD}
@@ -43,7 +43,7 @@ def become_job(terminal: int) -> None:
             try:
                 _lead(job, terminal)
             finally:
-                os._exit(_FAILED)  # nothing of ours may go on here
+                os._exit(NOT_EXECUTABLE)  # nothing of ours may go on here
         os.setpgid(0, 0)
         os.tcsetpgrp(terminal, os.getpid())
     signal.pthread_sigmask(signal.SIG_SETMASK, before)

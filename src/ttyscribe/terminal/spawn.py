@@ -117,16 +117,10 @@ def spawn(
     if pid == 0:
         try:
             signal.set_wakeup_fd(-1)
-            if leads or (terminal >= 0 and controlled):
+            if leads:
                 os.setsid()
-            if terminal >= 0 and controlled:
-                fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
-                if stoppable:
-                    from ttyscribe.terminal.leader import become_job
-
-                    become_job(terminal)
-            elif terminal >= 0:
-                os.setpgid(0, 0)
+            if terminal >= 0:
+                _take_terminal(terminal, controlled, stoppable)
             _become(child, fds)
         except OSError as error:
             os.write(report_write, b"%d" % (error.errno or errno.EIO))
@@ -160,6 +154,18 @@ def exec_shell(child: Child) -> NoReturn:
         _exec(child)
     except OSError as error:
         raise _spawn_error(child, error.errno or errno.EIO) from None
+
+
+def _take_terminal(terminal: int, controlled: bool, stoppable: bool) -> None:
+    if not controlled:
+        os.setpgid(0, 0)
+        return
+    os.setsid()
+    fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+    if stoppable:
+        from ttyscribe.terminal.leader import become_job
+
+        become_job(terminal)
 
 
 def _become(child: Child, fds: tuple[int, int, int]) -> NoReturn:
