@@ -615,6 +615,20 @@ def test_a_shell_that_suspends_itself_suspends_the_session(each_service: Service
         os.close(fd)
 
 
+def led_by(
+    program: str, service: Service, terminal: int, slave: int
+) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start a program that starts the client on terminal, and record that on the pty's slave."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, service.launcher],
+        stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True,
+    )  # fmt: skip
+    connection, _ = service.accept()
+    record(connection, [slave] * 3, b"/bin/bash", b"", b"ppp")
+    os.close(slave)
+    return process, connection
+
+
 # Leads a session on its terminal, and starts the client there in a job of its own, which it
 # wakes. Its status is the signal that stopped that.
 AS_A_JOB = """
@@ -636,13 +650,7 @@ os._exit(os.WSTOPSIG(status))
 def test_the_key_that_stops_a_job_stops_a_client_that_is_in_one(each_service: Service) -> None:
     outer, theirs = os.openpty()
     inner, slave = os.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-c", AS_A_JOB, each_service.launcher],
-        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-    )  # fmt: skip
-    connection, _ = each_service.accept()
-    record(connection, [slave] * 3, b"/bin/bash", b"", b"ppp")
-    os.close(slave)
+    process, connection = led_by(AS_A_JOB, each_service, theirs, slave)
     assert connection.recv(wire.PACKET_MAX) == TAKEN
     assert os.read(inner, 100) == b"there\r\n"
     os.write(inner, b"\x1a")
@@ -678,13 +686,7 @@ def test_the_terminal_is_taken_once_our_job_is_in_the_foreground(each_service: S
     before[LFLAG] &= ~(termios.ICANON | termios.ECHO)
     termios.tcsetattr(theirs, termios.TCSANOW, before)
     termios.tcsetattr(slave, termios.TCSANOW, before)
-    process = subprocess.Popen(
-        [sys.executable, "-c", IN_THE_BACKGROUND, each_service.launcher],
-        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-    )  # fmt: skip
-    connection, _ = each_service.accept()
-    record(connection, [slave] * 3, b"/bin/bash", b"", b"ppp")
-    os.close(slave)
+    process, connection = led_by(IN_THE_BACKGROUND, each_service, theirs, slave)
     assert connection.recv(wire.PACKET_MAX) == wire.BEHIND
     shown = b""
     # The terminal makes the line ends.

@@ -146,13 +146,14 @@ class OwnMachine:
                         found.append(int(entry))
         return found
 
-    def running(self, *words: str) -> list[int]:
-        """Processes with exactly these words in a row in their command line."""
+    def running(self, *words: str, whole: bool = False) -> list[int]:
+        """Processes with exactly these words in a row in their command line, or as all of it."""
         wanted = b"\0" + b"\0".join(word.encode() for word in words) + b"\0"
         found = []
         for pid in self.processes():
             with contextlib.suppress(OSError):
-                if wanted in b"\0" + Path(f"/proc/{pid}/cmdline").read_bytes():
+                line = b"\0" + Path(f"/proc/{pid}/cmdline").read_bytes()
+                if line == wanted if whole else wanted in line:
                     found.append(pid)
         return found
 

@@ -451,9 +451,7 @@ def test_a_resized_window_is_no_matter_of_a_session_that_is_not_on_it(
     def resized(side: Side) -> Result:
         go.unlink(missing_ok=True)
         out.unlink(missing_ok=True)
-        env = {"PATH": PATH + ":/usr/sbin:/sbin", "TERM": "xterm", "PS1": "root# "}
-        with Terminal(["bash", "--norc"], env=env) as terminal:
-            terminal.expect(rb"root# ")
+        with root_prompt(side, term="xterm") as terminal:
             terminal.line(f"{how.format(user=USER, script=script)} >{out} 2>&1; echo st=$?.")
             wait_until(lambda: out.exists() and out.read_bytes(), "no shell")
             terminal.resize(30, 100)
@@ -462,6 +460,15 @@ def test_a_resized_window_is_no_matter_of_a_session_that_is_not_on_it(
         return Result(out.read_bytes(), b"", int(status))
 
     compared(bash, ours, resized)
+
+
+@contextlib.contextmanager
+def root_prompt(side: Side, *options: str, term: str = "dumb") -> Iterator[Terminal]:
+    """A root's bash on a terminal, at its prompt; SH is the side's shell."""
+    env = {"PATH": PATH + ":/usr/sbin:/sbin", "TERM": term, "PS1": "root# ", "SH": side.shell}
+    with Terminal(["bash", "--norc", *options], env=env) as terminal:
+        terminal.expect(rb"root# ")
+        yield terminal
 
 
 def screen(terminal: Terminal) -> bytes:
@@ -518,9 +525,7 @@ def test_keyboard_signals_reach_the_foreground_job(bash: Side, ours: Side) -> No
 def test_a_shell_under_su_suspends_to_the_shell_it_came_from(bash: Side, ours: Side) -> None:
     def session(side: Side) -> Result:
         side.enter()
-        env = {"PATH": PATH + ":/usr/sbin:/sbin", "TERM": "xterm", "PS1": "root# "}
-        with Terminal(["bash", "--norc", "-i"], env=env) as terminal:
-            terminal.expect(rb"root# ")
+        with root_prompt(side, "-i", term="xterm") as terminal:
             terminal.line(f"su {USER}")
             terminal.expect(rb"ready\$ ")
             for _ in range(2):
@@ -545,15 +550,14 @@ def test_a_shell_under_su_suspends_to_the_shell_it_came_from(bash: Side, ours: S
     compared(bash, ours, session)
 
 
-def states_of(name: str, *words: str) -> list[str]:
-    """The states of the processes of a program that has these words."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            line = (folder / "cmdline").read_bytes().split(b"\0")[:-1]
-            if line == [word.encode() for word in (name, *words)]:
-                found.append((folder / "stat").read_text().rpartition(")")[2].split()[0])
-    return found
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def asleep(side: Side, seconds: str) -> bool:
+    """Whether a sleep itself runs, not only who is to start it, and is not stopped."""
+    jobs = side.machine.running("sleep", seconds, whole=True)
+    return any(state_of(job) == "S" for job in jobs)
 
 
 STOPPABLE = {
@@ -573,12 +577,10 @@ def test_the_key_that_stops_a_job_stops_one_of_another_user(
 
     def stopped(side: Side) -> Result:
         side.enter()
-        env = {"PATH": PATH + ":/usr/sbin:/sbin", "TERM": "dumb", "PS1": "root# ", "SH": side.shell}
-        with Terminal(["bash", "--norc", "--noediting", "-i"], env=env) as terminal:
-            terminal.expect(rb"root# ")
+        with root_prompt(side, "--noediting", "-i") as terminal:
             terminal.line(line)
             for _ in range(2):
-                wait_until(lambda: "S" in states_of("sleep", "1001"), "no job")
+                wait_until(lambda: asleep(side, "1001"), "no job")
                 terminal.send(b"\x1a")
                 terminal.expect(rb"Stopped.*root# ")
                 for word in ("id -un", "stty -a | grep -o ' echo '", "jobs"):
@@ -586,7 +588,7 @@ def test_the_key_that_stops_a_job_stops_one_of_another_user(
                     terminal.expect(rb"root# ")
                 terminal.line("fg")
                 terminal.expect(rb"fg\r\n.*\r\n")
-            wait_until(lambda: "S" in states_of("sleep", "1001"), "no job")
+            wait_until(lambda: asleep(side, "1001"), "no job")
             terminal.send(b"\x03")
             terminal.expect(rb"root# ")
             terminal.line("echo status $?.")
@@ -620,12 +622,12 @@ def test_the_key_that_stops_a_job_stops_its_other_programs(
             terminal.expect(rb"user# ")
             terminal.line(IN_A_JOB[name])
             for _ in range(2):
-                wait_until(lambda: "S" in states_of("sleep", "1005"), "no job")
+                wait_until(lambda: asleep(side, "1005"), "no job")
                 terminal.send(b"\x1a")
                 terminal.expect(rb"Stopped.*user# ")
                 terminal.line("fg")
                 terminal.expect(rb"fg\r\n.*\r\n")
-            wait_until(lambda: "S" in states_of("sleep", "1005"), "no job")
+            wait_until(lambda: asleep(side, "1005"), "no job")
             shown = screen(terminal)
             terminal.send(b"\x03")
             terminal.expect(rb"user# ")
@@ -646,14 +648,12 @@ def test_a_job_of_another_user_ends_with_the_terminal(
         side.enter()
         told.write_text("")
         told.chmod(0o666)
-        env = {"PATH": PATH + ":/usr/sbin:/sbin", "TERM": "dumb", "PS1": "root# "}
-        with Terminal(["bash", "--norc", "-i"], env=env) as terminal:
-            terminal.expect(rb"root# ")
+        with root_prompt(side, "-i") as terminal:
             script = f"trap 'echo told >>{told}; exit 3' HUP; echo ready; sleep 1004"
             terminal.line(f'sudo -u {USER} -i sh -c "{script}"')
             terminal.expect(rb"ready\r+\n")
             # With bash, too, a job that is just starting may hear nothing of it.
-            wait_until(lambda: "S" in states_of("sleep", "1004"), "no job")
+            wait_until(lambda: asleep(side, "1004"), "no job")
             terminal.hang_up()
         # The trap waits for sleep, which has to be told as well.
         wait_until(lambda: not side.machine.running("sleep", "1004"), "it goes on")
@@ -685,9 +685,7 @@ def test_nothing_is_stopped_that_nobody_could_wake(bash: Side, ours: Side) -> No
 def at_a_root_prompt(side: Side, line: str, *after: str) -> Result:
     """What a root's shell shows of a line on a terminal, and of those that come after it."""
     side.enter()
-    env = {"PATH": PATH + ":/usr/sbin:/sbin", "TERM": "dumb", "PS1": "root# ", "SH": side.shell}
-    with Terminal(["bash", "--norc", "--noediting", "-i"], env=env) as terminal:
-        terminal.expect(rb"root# ")
+    with root_prompt(side, "--noediting", "-i") as terminal:
         for each in (line, *after):
             terminal.line(each + "; echo status $?.")
             terminal.expect(rb"status \d+\.\r?\n.*root# ", timeout=TIMEOUT)
@@ -776,9 +774,7 @@ def test_what_goes_on_in_the_background_is_shown_and_recorded(bash: Side, ours: 
     def session(side: Side) -> Result:
         side.enter()
         go.unlink(missing_ok=True)
-        env = {"PATH": PATH + ":/usr/sbin:/sbin", "TERM": "dumb", "PS1": "root# "}
-        with Terminal(["bash", "--norc", "--noediting", "-i"], env=env) as terminal:
-            terminal.expect(rb"root# ")
+        with root_prompt(side, "--noediting", "-i") as terminal:
             terminal.line(f"su {USER} -c '(exec </dev/null; {job}) &'; echo status $?.")
             terminal.expect(rb"status 0\.\r\n.*root# ")
             # Each key is the outer shell's, and the terminal is that user's again.
@@ -802,9 +798,7 @@ def test_what_goes_on_in_the_background_is_shown_and_recorded(bash: Side, ours: 
 @pytest.mark.parametrize("key", [b"\x03", b"\x1c"])
 def test_a_key_interrupts_a_shell_that_no_terminal_controls(ours: Side, key: bytes) -> None:
     ours.enter()
-    env = {"PATH": PATH + ":/usr/sbin:/sbin", "TERM": "dumb", "PS1": "root# "}
-    with Terminal(["bash", "--norc", "-i"], env=env) as terminal:
-        terminal.expect(rb"root# ")
+    with root_prompt(ours, "-i") as terminal:
         terminal.line(f"su {USER} -c 'trap \"echo trapped; exit 9\" INT QUIT; sleep 3002; echo no'")
         wait_until(lambda: ours.machine.running("sleep", "3002"), "no job")
         terminal.send(key)
@@ -828,9 +822,7 @@ def test_a_job_in_the_background_leaves_the_keyboard_alone(bash: Side, ours: Sid
 def test_a_job_that_comes_to_the_foreground_gets_the_keyboard(bash: Side, ours: Side) -> None:
     def session(side: Side) -> Result:
         side.enter()
-        env = {"PATH": PATH + ":/usr/sbin:/sbin", "TERM": "dumb", "PS1": "root# ", "SH": side.shell}
-        with Terminal(["bash", "--norc", "-i"], env=env) as terminal:
-            terminal.expect(rb"root# ")
+        with root_prompt(side, "-i") as terminal:
             script = f"/home/{USER}/script-{side.name}"
             Path(script).write_text("sleep 1; read line; echo got $line\n")
             terminal.line(f"{AS_USER} {script} &")
@@ -905,16 +897,10 @@ def test_a_login_that_is_stopped_from_outside_stays_so_until_it_is_continued(
     compared(bash, ours, session)
 
 
-def state_of(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-
 def test_su_stops_with_a_shell_that_no_terminal_controls(bash: Side, ours: Side) -> None:
     def session(side: Side) -> Result:
         side.enter()
-        env = {"PATH": PATH + ":/usr/sbin:/sbin", "TERM": "dumb", "PS1": "root# "}
-        with Terminal(["bash", "--norc", "--noediting", "-i"], env=env) as terminal:
-            terminal.expect(rb"root# ")
+        with root_prompt(side, "--noediting", "-i") as terminal:
             terminal.line(f"su {USER} -c 'kill -STOP $$; echo back'")
             terminal.expect(rb"Stopped.*root# ")
             terminal.line("echo typed-$((40+2))")
