@@ -17,6 +17,10 @@ from pathlib import Path
 
 import pytest
 
+# A job in the background has them ignored, and so would what the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+
 # Tests of these folders drive real programs on real terminals, of which some (bash's job
 # control, tmux, vim) race with what is typed, with and without us. Such a test may be run
 # again, which the summary tells.

@@ -593,9 +593,12 @@ def test_a_shell_that_suspends_itself_suspends_the_session(each_service: Service
     inner, slave = os.openpty()
     before = termios.tcgetattr(theirs)
     process = each_service.start(
-        [b"-x", b"-c", b"kill -STOP $$; echo back"], stdin=theirs, stdout=theirs, stderr=theirs
-    )
+        [b"-x", b"-c", b"kill -STOP $$; echo back"],
+        stdin=theirs, stdout=theirs, stderr=theirs, process_group=0,
+    )  # fmt: skip
     connection, _ = each_service.accept()
+    # No key of this terminal would stop it.
+    other = subprocess.Popen(["sleep", "1000"], process_group=process.pid)
     record(connection, [slave] * 3, b"/bin/bash", b"", b"ppp")
     # The recorder reads the keyboard until it says that it does not.
     assert said(connection) == wire.STOPPED
@@ -611,6 +614,9 @@ def test_a_shell_that_suspends_itself_suspends_the_session(each_service: Service
     assert said(connection) == wire.pack(wire.ENDED, b"0")
     connection.send(wire.DONE)
     assert process.wait(TIMEOUT) == 0
+    assert os.waitpid(other.pid, os.WNOHANG | os.WUNTRACED) == (0, 0)
+    other.kill()
+    other.wait()
     for fd in (outer, theirs, inner, slave):
         os.close(fd)
 

@@ -215,6 +215,15 @@ static bool gives_control(void)
                   != system_call(__NR_getpid, 0, 0, 0, 0, 0, 0);
 }
 
+// Whether the terminal's keys are for us; false if it can't be told: as terminal/job.py.
+static bool is_controlling(void)
+{
+    struct job job;
+    unsigned int device = 0;
+    return system_call(__NR_ioctl, terminal, TIOCGDEV, (long)&device, 0, 0, 0) == 0
+           && find_job(0, &job) && job.terminal == (int)device;
+}
+
 // Whether our job has the terminal now; true if it can't be told: as terminal/job.py.
 static bool is_in_foreground(void)
 {
@@ -289,9 +298,9 @@ static void stop_too(void)
 {
     bool keyboard = !is_ignored(SIGTSTP) && is_stoppable();
     int number = keyboard ? SIGTSTP : SIGSTOP;
+    long job = keyboard && is_controlling() ? 0 : system_call(__NR_getpid, 0, 0, 0, 0, 0, 0);
     mask(SIG_UNBLOCK, bit(number));
-    system_call(__NR_kill, keyboard ? 0 : system_call(__NR_getpid, 0, 0, 0, 0, 0, 0), number, 0, 0,
-                0, 0);
+    system_call(__NR_kill, job, number, 0, 0, 0, 0);
 }
 
 // Stop as the shell did: whoever started us has the terminal until we go on.

@@ -393,7 +393,7 @@ class _Session:
         """Stop as the shell did: whoever started us has the terminal until we go on."""
         if self._status is None and self.raw is not None:
             self.raw.leave()
-            stop_too()
+            stop_too(self._terminal)
             self._go_on()
             os.kill(self.pid, signal.SIGCONT)
 

@@ -371,7 +371,7 @@ class _Direct:
         # Else it stays so until it is sent a CONT, or we are, as it would alone.
         if self._raw is not None and is_watched(self._controlled):
             self._raw.leave()
-            stop_too()
+            stop_too(self._ends.terminal)
             self._take()
             self._pump.resize()
             self._kill(signal.SIGCONT)

@@ -92,6 +92,14 @@ def is_stoppable(pid: int) -> bool:
     return False
 
 
+def is_controlling(terminal: int, pid: int) -> bool:
+    """Whether the terminal's keys are for the process pid; false if it can't be told."""
+    try:
+        return Job(pid).terminal == device_of(terminal)
+    except OSError:
+        return False
+
+
 def is_outlived(terminal: int, pid: int) -> bool:
     """Whether the terminal stays when pid ends: it hangs up with who leads its session."""
     try:

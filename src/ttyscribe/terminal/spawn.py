@@ -17,7 +17,7 @@ from ttyscribe.errors import (
     printable,
 )
 from ttyscribe.terminal.ends import above_standard
-from ttyscribe.terminal.job import has_terminal, is_stoppable
+from ttyscribe.terminal.job import has_terminal, is_controlling, is_stoppable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -214,18 +214,19 @@ def is_watched(controlled: bool) -> bool:
     return not controlled or os.getsid(os.getppid()) == os.getsid(0)
 
 
-def stop_too() -> None:
+def stop_too(terminal: int) -> None:
     """Stop this process, whose shell has stopped, until it is continued.
 
-    As the keyboard does where that can stop us, and with it all of our job that we may: its
-    shell sees none stopped of which a program goes on, as another one of a pipeline or the
-    script that started us. sudo stops as we do, and with SIGSTOP would stop for ever where
-    nobody is there to wake it.
+    As the keyboard does where that can stop us: sudo stops as we do, and with SIGSTOP would
+    stop for ever where nobody is there to wake it. If it is the terminal's keyboard, all of
+    our job stops that we may: its shell sees none stopped of which a program goes on, as
+    another one of a pipeline or the script that started us.
     """
-    keyboard = signal.getsignal(signal.SIGTSTP) != signal.SIG_IGN and is_stoppable(os.getpid())
+    own = os.getpid()
+    keyboard = signal.getsignal(signal.SIGTSTP) != signal.SIG_IGN and is_stoppable(own)
     number = signal.SIGTSTP if keyboard else signal.SIGSTOP
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
-    os.kill(0 if keyboard else os.getpid(), number)
+    os.kill(0 if keyboard and is_controlling(terminal, own) else own, number)
 
 
 def end_shell(pid: int) -> int:
