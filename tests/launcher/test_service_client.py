@@ -622,11 +622,11 @@ def test_a_shell_that_suspends_itself_suspends_the_session(each_service: Service
 
 
 def led_by(
-    program: str, service: Service, terminal: int, slave: int
+    program: str, service: Service, terminal: int, slave: int, *tracer: str
 ) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """Start a program that starts the client on terminal, and record that on the pty's slave."""
     process = subprocess.Popen(
-        [sys.executable, "-c", program, service.launcher],
+        [*tracer, sys.executable, "-c", program, service.launcher],
         stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True,
     )  # fmt: skip
     connection, _ = service.accept()
@@ -658,6 +658,33 @@ def test_the_key_that_stops_a_job_stops_a_client_that_is_in_one(each_service: Se
     inner, slave = os.openpty()
     process, connection = led_by(AS_A_JOB, each_service, theirs, slave)
     assert connection.recv(wire.PACKET_MAX) == TAKEN
+    assert os.read(inner, 100) == b"there\r\n"
+    os.write(inner, b"\x1a")
+    assert said(connection) == wire.STOPPED
+    connection.send(wire.HELD)
+    assert connection.recv(wire.PACKET_MAX) == TAKEN
+    os.write(inner, b"a line\n")
+    assert said(connection) == wire.pack(wire.ENDED, b"0")
+    connection.send(wire.DONE)
+    assert process.wait(TIMEOUT) == signal.SIGTSTP
+    for fd in (outer, theirs, inner):
+        os.close(fd)
+
+
+def test_no_key_stops_a_job_before_it_is_the_shell(each_service: Service) -> None:
+    """Nobody would see it: the client waits for the shell, and its own shell for the client."""
+    outer, theirs = os.openpty()
+    inner, slave = os.openpty()
+    # What takes a terminal does nothing else for as long: time for a key.
+    slow = ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=ioctl",
+            "-e", "inject=ioctl:delay_exit=30000"]  # fmt: skip
+    process, connection = led_by(AS_A_JOB, each_service, theirs, slave, *slow)
+    wait_until(lambda: os.tcgetpgrp(inner), "no leader")
+    leader = os.tcgetpgrp(inner)
+    wait_until(lambda: os.tcgetpgrp(inner) != leader, "no job")
+    os.write(inner, b"\x1a")
+    assert connection.recv(wire.PACKET_MAX) == TAKEN
+    assert os.read(inner, 100) == b"^Z"
     assert os.read(inner, 100) == b"there\r\n"
     os.write(inner, b"\x1a")
     assert said(connection) == wire.STOPPED

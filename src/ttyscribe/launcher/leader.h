@@ -26,6 +26,15 @@ static void close_all_but(int kept)
             system_call(__NR_close, fd, 0, 0, 0, 0, 0);
 }
 
+// Whether the process pid has executed no program yet; false if it can't be told: as
+// terminal/job.py.
+static bool is_forked(long pid)
+{
+    enum { FORKED = 0x40 };
+    struct job job;
+    return find_job(pid, &job) && job.flags & FORKED;
+}
+
 static void lead(int slave, uint64_t awaited)
 {
     int now;
@@ -37,7 +46,10 @@ static void lead(int slave, uint64_t awaited)
         long ended = system_call(__NR_wait4, shell, (long)&now, WNOHANG | WUNTRACED, 0, 0, 0);
         if (ended == shell && !WIFSTOPPED(now))
             break;
-        if (ended == shell)
+        // Our starter waits for it to become the shell, and would not see us stopped.
+        if (ended == shell && is_forked(shell))
+            send_to_group(SIGCONT);
+        else if (ended == shell)
             system_call(__NR_kill, system_call(__NR_getpid, 0, 0, 0, 0, 0, 0), SIGSTOP, 0, 0, 0,
                         0);
         long number = system_call(__NR_rt_sigtimedwait, (long)&awaited, 0, 0, sizeof awaited, 0,

@@ -137,7 +137,7 @@ static void reap(void)
 
 // What /proc/PID/stat tells of a process's job: as Job in terminal/job.py.
 struct job {
-    long parent, group, session, terminal, foreground;
+    long parent, group, session, terminal, foreground, flags;
 };
 
 // Of the process pid, or of us for 0; whether there is such a process.
@@ -168,7 +168,7 @@ static bool find_job(long pid, struct job *job)
         if (*each == ')')
             at = each;
     // Behind it a state, and then the numbers, each after a space.
-    for (int field = -1; at && field < 5; field++) {
+    for (int field = -1; at && field < 6; field++) {
         while (*at && *at != ' ')
             at++;
         if (!*at++)

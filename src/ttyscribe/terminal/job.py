@@ -9,14 +9,18 @@ import sys
 
 # Asks a terminal for its device number (ioctl_tty(2)); Python has no name for it.
 _TIOCGDEV = 0x80045432
+# Among a process's flags, until it executes a program: PF_FORKNOEXEC in Linux's sched.h, and
+# the F of ps(1).
+_FORKED = 0x40
 
 
 class Job:
     """What a process's /proc/PID/stat tells of its job: terminal is 0 where it controls none,
-    and foreground the group of processes that has that terminal now; start is when the
-    process was started, in clock ticks since the boot, proc_pid_stat(5)."""
+    and foreground the group of processes that has that terminal now; is_forked is whether it
+    has executed no program yet; start is when the process was started, in clock ticks since
+    the boot, proc_pid_stat(5)."""
 
-    __slots__ = ("foreground", "group", "parent", "session", "start", "terminal")
+    __slots__ = ("foreground", "group", "is_forked", "parent", "session", "start", "terminal")
 
     def __init__(self, pid: int | str) -> None:
         """Raises OSError for a process that is gone, or not to be seen."""
@@ -26,6 +30,7 @@ class Job:
         self.parent, self.group, self.session, self.terminal, self.foreground = map(
             int, fields[1:6]
         )
+        self.is_forked = bool(int(fields[6]) & _FORKED)
         self.start = int(fields[19])
 
     @property
@@ -90,6 +95,14 @@ def is_stoppable(pid: int) -> bool:
     except OSError:
         pass
     return False
+
+
+def is_forked(pid: int) -> bool:
+    """Whether the process pid has executed no program yet; false if it can't be told."""
+    try:
+        return Job(pid).is_forked
+    except OSError:
+        return False
 
 
 def is_controlling(terminal: int, pid: int) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 
 from ttyscribe.errors import NOT_EXECUTABLE
+from ttyscribe.terminal.job import is_forked
 from ttyscribe.terminal.signals import ENDING, die_by
 
 TYPE_CHECKING = False
@@ -58,7 +59,10 @@ def _lead(job: int, terminal: int) -> NoReturn:
         ended, status = os.waitpid(job, os.WNOHANG | os.WUNTRACED)
         if ended and not os.WIFSTOPPED(status):
             break
-        if ended:
+        if ended and is_forked(job):
+            # Our starter waits for it to become the shell, and would not see us stopped.
+            _hand_on(job, signal.SIGCONT)
+        elif ended:
             os.kill(os.getpid(), signal.SIGSTOP)
         number = signal.sigwait(awaited)
         if number != signal.SIGCHLD:
