@@ -26,6 +26,7 @@ from tests.system.ownmachine import CONFIG, LAUNCHER, NOTICE, USER, OwnMachine, 
 from tests.system.sides import PATH, Result, Side, Sshd
 
 from ttyscribe.events import OUTPUT
+from ttyscribe.terminal.job import Job
 from ttyscribe.tlog import Decoder
 
 pytestmark = pytest.mark.system
@@ -555,9 +556,12 @@ def state_of(pid: int) -> str:
 
 
 def asleep(side: Side, seconds: str) -> bool:
-    """Whether a sleep itself runs, not only who is to start it, and is not stopped."""
+    """Whether a sleep itself runs, not only who is to start it, and is not stopped.
+
+    Nor is its parent, which has nothing left to do: su wakes what a key has stopped meanwhile.
+    """
     jobs = side.machine.running("sleep", seconds, whole=True)
-    return any(state_of(job) == "S" for job in jobs)
+    return any(state_of(job) == state_of(Job(job).parent) == "S" for job in jobs)
 
 
 STOPPABLE = {
