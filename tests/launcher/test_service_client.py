@@ -621,6 +621,30 @@ def test_a_shell_that_suspends_itself_suspends_the_session(each_service: Service
         os.close(fd)
 
 
+def test_a_session_that_is_woken_before_it_stops_goes_on(each_service: Service) -> None:
+    """As su does, which wakes its child a second time when it is woken."""
+    outer, theirs = os.openpty()
+    inner, slave = os.openpty()
+    process = each_service.start(
+        [b"-x", b"-c", b"kill -STOP $$; echo back; read line"],
+        stdin=theirs, stdout=theirs, stderr=theirs, process_group=0,
+    )  # fmt: skip
+    connection, _ = each_service.accept()
+    record(connection, [slave] * 3, b"/bin/bash", b"", b"ppp")
+    os.close(slave)
+    assert said(connection) == wire.STOPPED
+    process.send_signal(signal.SIGCONT)
+    assert connection.recv(wire.PACKET_MAX) == TAKEN
+    assert os.read(inner, 100) == b"back\r\n"
+    connection.send(wire.HELD)
+    os.write(inner, b"a line\n")
+    assert said(connection) == wire.pack(wire.ENDED, b"0")
+    connection.send(wire.DONE)
+    assert process.wait(TIMEOUT) == 0
+    for fd in (outer, theirs, inner):
+        os.close(fd)
+
+
 def led_by(
     program: str, service: Service, terminal: int, slave: int, *tracer: str
 ) -> tuple[subprocess.Popen[bytes], socket.socket]:

@@ -558,10 +558,17 @@ def state_of(pid: int) -> str:
 def asleep(side: Side, seconds: str) -> bool:
     """Whether a sleep itself runs, not only who is to start it, and is not stopped.
 
-    Nor is its parent, which has nothing left to do: su wakes what a key has stopped meanwhile.
+    And who is to wait for it does: su, once woken, wakes what a key has stopped meanwhile.
     """
     jobs = side.machine.running("sleep", seconds, whole=True)
-    return any(state_of(job) == state_of(Job(job).parent) == "S" for job in jobs)
+    return any(all(state_of(pid) == "S" for pid in line_of(job)) for job in jobs)
+
+
+def line_of(pid: int) -> Iterator[int]:
+    """A process, and those that it comes from."""
+    while pid not in (0, 1, os.getpid()):
+        yield pid
+        pid = Job(pid).parent
 
 
 STOPPABLE = {

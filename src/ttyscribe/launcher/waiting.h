@@ -51,6 +51,7 @@ static long shell;   // its pid
 static long session; // and session
 static int status = NOT_YET; // of wait4(2)
 static int told;             // the signal that told us to end
+static bool stopping;        // as the shell did, once the keyboard is not read
 
 static uint64_t bit(int number)
 {
@@ -131,8 +132,10 @@ static void reap(void)
     if (!WIFSTOPPED(now))
         set_ended(now);
     // Else it stays so until it is sent a CONT, or we are, as it would alone.
-    else if (terminal >= 0 && is_watched())
+    else if (terminal >= 0 && is_watched()) {
+        stopping = true;
         say(STOPPED, -1);
+    }
 }
 
 // What /proc/PID/stat tells of a process's job: as Job in terminal/job.py.
@@ -306,7 +309,9 @@ static void stop_too(void)
 // Stop as the shell did: whoever started us has the terminal until we go on.
 static void stop(void)
 {
-    if (status == NOT_YET && terminal >= 0) {
+    // What wakes us meanwhile has woken the shell.
+    if (status == NOT_YET && stopping) {
+        stopping = false;
         restore();
         stop_too();
         go_on();
@@ -322,6 +327,7 @@ static void on_signal(int number, bool by_kernel)
     } else if (terminal >= 0 && number == SIGWINCH) {
         say(WINDOW, -1);
     } else if (terminal >= 0 && number == SIGCONT) {
+        stopping = false;
         go_on();
         if (status == NOT_YET)
             send_to_shell(SIGCONT);

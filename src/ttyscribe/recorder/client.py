@@ -234,6 +234,7 @@ class _Session:
         self.controlled = terminal >= 0 and gives_control(os.getpid())
         self._status: int | None = None
         self._ended_by = 0
+        self._stopping = False
         sock.settimeout(None)
         self._wake, write = os.pipe()
         os.set_blocking(self._wake, False)
@@ -358,6 +359,7 @@ class _Session:
             elif number == signal.SIGWINCH and self.raw is not None:
                 self.send(wire.WINDOW)
             elif number == signal.SIGCONT and self.raw is not None:
+                self._stopping = False
                 self._go_on()
                 if self._status is None:
                     os.kill(self.pid, number)
@@ -385,13 +387,16 @@ class _Session:
         if pid and os.WIFSTOPPED(status):
             # Else it stays so until it is sent a CONT, or we are, as it would alone.
             if self.raw is not None and is_watched(self.controlled):
+                self._stopping = True
                 self.send(wire.STOPPED)
         elif pid:
             self._set_ended(status)
 
     def _stop(self) -> None:
         """Stop as the shell did: whoever started us has the terminal until we go on."""
-        if self._status is None and self.raw is not None:
+        # What wakes us meanwhile has woken the shell.
+        if self._status is None and self.raw is not None and self._stopping:
+            self._stopping = False
             self.raw.leave()
             stop_too(self._terminal)
             self._go_on()
