@@ -1070,6 +1070,7 @@ def test_a_user_who_may_start_no_process_is_told_so_and_the_recording_has_an_end
     # su itself would not get so far while the user has another process.
     bash.disconnect()
     ours.disconnect()
+    subprocess.run(["pkill", "-KILL", "-U", USER], check=False)
     # One that is not reaped yet counts too.
     deadline = time.monotonic() + TIMEOUT
     while left := any_of(USER):
