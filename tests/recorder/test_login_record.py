@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import subprocess
@@ -22,8 +23,8 @@ def utmp(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def locked(utmp: Path) -> Iterator[None]:
+@contextlib.contextmanager
+def locked(utmp: Path, seconds: float = 60) -> Iterator[None]:
     """Another process's lock on the file, which needs no more than to read it."""
     ready, write = os.pipe()
     pid = os.fork()
@@ -31,8 +32,8 @@ def locked(utmp: Path) -> Iterator[None]:
         with utmp.open("rb") as file:
             fcntl.lockf(file, fcntl.LOCK_SH)
             os.write(write, b"x")
-            while True:
-                time.sleep(60)
+            time.sleep(seconds)
+        os._exit(0)
     os.read(ready, 1)
     yield
     os.kill(pid, 9)
@@ -88,15 +89,32 @@ def test_half_a_record_at_the_end_is_written_over(utmp: Path) -> None:
     assert [words[:2] for words in who(utmp)] == [["alice", "pts/7"], ["bob", "pts/8"]]
 
 
-def test_lock_that_somebody_holds_costs_the_record_and_little_time(
-    utmp: Path, locked: None
-) -> None:
+def test_lock_that_somebody_holds_costs_the_record_and_little_time(utmp: Path) -> None:
     session = record(utmp)
-    began = time.monotonic()
-    session.add()
-    session.remove()
-    assert time.monotonic() - began < 0.5
+    with locked(utmp):
+        began = time.monotonic()
+        session.add()
+        session.remove()
+        assert time.monotonic() - began < 0.5
     assert utmp.stat().st_size == 0
+
+
+def test_record_that_could_not_be_ended_at_once_is_ended_later(utmp: Path) -> None:
+    session = record(utmp)
+    session.add()
+    with locked(utmp, 0.2):
+        session.remove()
+        assert who(utmp)
+        session.remove(10)
+    assert not who(utmp)
+
+
+def test_terminal_that_has_become_another_sessions_keeps_that_ones_record(utmp: Path) -> None:
+    session = record(utmp)
+    session.add()
+    LoginRecord("/dev/pts/7", "bob", "", os.getppid(), str(utmp)).add()
+    session.remove()
+    assert [words[0] for words in who(utmp)] == ["bob"]
 
 
 def test_missing_file_is_no_error_and_none_is_made(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from tests.driving import wait_until
 from tests.system.machine import Login, Machine, User, make_user
 
 from ttyscribe.events import OUTPUT
+from ttyscribe.recorder.loginrecord import RECORD, USER_PROCESS
 from ttyscribe.tlog import Decoder
 
 pytestmark = [pytest.mark.system, pytest.mark.xdist_group("installed")]
@@ -42,18 +43,24 @@ def room() -> Iterator[None]:
     PTYS.write_text(before)
 
 
+def logged_in_since(utmp: Path, when: float) -> list[bytes]:
+    """The terminals that utmp has users on who came after when."""
+    records = RECORD.iter_unpack(utmp.read_bytes())
+    return [line for kind, _, line, *_, at, _, _ in records if kind == USER_PROCESS and at > when]
+
+
 def pss(pid: int) -> int:
     """The memory of a process in KiB, shared pages by share."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
-def test_a_thousand_sessions_type_at_once(machine: Machine, room: None) -> None:
+def test_a_thousand_sessions_type_at_once(machine: Machine, room: None, utmp: Path) -> None:
     machine.messages()
     with contextlib.ExitStack() as stack:
         users = [stack.enter_context(make_user(f"ttyscribe-t{n}")) for n in range(USERS)]
         service = machine.start_recorder("--max-sessions-per-user", str(SESSIONS))
-        begin = time.monotonic()
+        begin, day = time.monotonic(), time.time()
         logins = started(stack, users)
         there = time.monotonic() - begin
         assert len(machine.sessions(service)) == SESSIONS
@@ -66,6 +73,7 @@ def test_a_thousand_sessions_type_at_once(machine: Machine, room: None) -> None:
         for login in logins:
             assert login.finish(LIMIT) == 0
         wait_until(lambda: machine.sessions(service) == [], "recorders do not end", LIMIT)
+        assert not logged_in_since(utmp, day)
         took = time.monotonic() - begin
         machine.stop_recorder(service)
     print(

@@ -50,6 +50,8 @@ HELLO_TIMEOUT = 5.0
 _WAIT_FOR_CLIENT = 5.0
 # How long a client waits at the end for a writer that takes nothing, in seconds.
 _PATIENCE = 0.3
+# How long the login record's file is waited for when nobody waits for us, in seconds.
+_UTMP_PATIENCE = 5.0
 
 
 def serve(
@@ -175,6 +177,9 @@ class Session:
         except Exception as error:
             self._fail(error)
         self._finish(log)
+        if self._login_record is not None:
+            # Where many end at once, others may have had the file. Nobody waits any more.
+            self._login_record.remove(_UTMP_PATIENCE)
 
     def _pump_rest(self, *, keep_pty: bool) -> None:
         """What jobs that outlive the shell still write; the client need not wait for them."""

@@ -4,7 +4,7 @@
 It is written into utmp(5) by the recorder itself, whose user may if it is in the
 file's group. pututxline(3) would wait for up to ten seconds for a lock that any
 user can hold, as the file is theirs to read; so this takes the same lock, or else
-leaves the record out. A login never depends on it.
+leaves the record out. A login never depends on it. To end a record, there is time.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ DEAD_PROCESS = 8
 # 64-bit machines keep the widths of their 32-bit forerunners; these have none.
 _WIDE = os.uname().machine in ("aarch64", "loongarch64", "alpha", "ia64")
 RECORD = struct.Struct("@hi32s4s32s256s2hqqq16s20x4x" if _WIDE else "@hi32s4s32s256s2hiii16s20x")
+_PROCESS = slice(4, 8)
 _LINE_AT, _LINE_SIZE = 8, 32
 _LONGEST = 1 << 24
-# Times that a lock is asked for, and the seconds between.
-_TRIES = 5
+# Seconds for which a lock is asked for where somebody waits, and between two times.
+_BRIEFLY = 0.0025
 _PAUSE = 0.0005
 
 
@@ -46,15 +47,18 @@ class LoginRecord:
 
     def add(self) -> None:
         """Write the record, in the place of an earlier one of the same terminal."""
-        self._added = self._put(USER_PROCESS, self._user, self._host)
+        self._added = self._put(USER_PROCESS, self._user, self._host, _BRIEFLY)
 
-    def remove(self) -> None:
-        """Have the record say that the session is over, if there is one."""
+    def remove(self, patience: float = _BRIEFLY) -> None:
+        """Have the record say that the session is over, if there is one.
+
+        patience is how many seconds others may hold the file's lock. Where they do for
+        longer the record stays, until this is called again.
+        """
         if self._added:
-            self._added = False
-            self._put(DEAD_PROCESS, b"", b"")
+            self._added = not self._put(DEAD_PROCESS, b"", b"", patience)
 
-    def _put(self, kind: int, user: bytes, host: bytes) -> bool:
+    def _put(self, kind: int, user: bytes, host: bytes, patience: float) -> bool:
         now = time.time_ns()
         zero = bytes(16)
         record = RECORD.pack(
@@ -66,30 +70,34 @@ class LoginRecord:
         except OSError:
             return False
         try:
-            return _locked(fd) and _write(fd, self._line, record)
+            return _locked(fd, patience) and _write(fd, self._line, record, kind)
         except OSError:
             return False
         finally:
             os.close(fd)
 
 
-def _locked(fd: int) -> bool:
+def _locked(fd: int, patience: float) -> bool:
     """Take the lock of utmp's writers, which closing the file gives back."""
-    for _ in range(_TRIES):
+    deadline = time.monotonic() + patience
+    while True:
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
             time.sleep(_PAUSE)
-    return False
 
 
-def _write(fd: int, line: bytes, record: bytes) -> bool:
+def _write(fd: int, line: bytes, record: bytes, kind: int) -> bool:
     data = os.pread(fd, _LONGEST, 0)
     end = len(data) - len(data) % RECORD.size
     wanted = line.ljust(_LINE_SIZE, b"\0")
     starts = range(0, end, RECORD.size)
     at = next((at for at in starts if data.startswith(wanted, at + _LINE_AT)), end)
+    if kind == DEAD_PROCESS and data[at:][_PROCESS] != record[_PROCESS]:
+        return True  # the terminal is another session's by now
     if os.pwrite(fd, record, at) == RECORD.size:
         return True
     # No room: half a record would shift all that follow.
