@@ -61,7 +61,7 @@ def test_who_am_i_shows_the_user_and_where_they_come_from(pty: tuple[int, int]) 
     assert [user, line_of(slave)] in [line.split()[:2] for line in who().splitlines()]
     record.remove(master)
     assert who("am", "i", stdin=slave) == ""
-    assert line_of(slave) not in who()
+    assert line_of(slave) not in who().split()
 
 
 @pytest.mark.usefixtures("utmp")
@@ -83,7 +83,7 @@ def test_an_unprivileged_user_is_recorded_by_the_helper(pty: tuple[int, int]) ->
         os._exit(0)
     os.waitpid(pid, 0)
     assert os.read(read, 1000).split()[:2] == [b"daemon", line_of(slave).encode()]
-    assert line_of(slave) not in who()
+    assert line_of(slave) not in who().split()
     os.close(read)
     os.close(write)
 
