@@ -229,6 +229,9 @@ class Side:
 
     def disconnect(self) -> None:
         if self._master is not None:
+            # A signal that comes before it waits for the next thing to do is forgotten.
+            leave = self.sshd.client("-S", self._socket, "-O", "exit", "host")
+            subprocess.run(leave, capture_output=True, check=False)
             self._master.terminate()
             self._master.wait(10)
             self._master = None

@@ -151,8 +151,9 @@ def test_keys_that_send_signals_reach_the_foreground_job(
 ) -> None:
     with Login(user) as login:
         login.expect(rb"\$ ")
-        # What the job says on SIGCONT, it says once the terminal is its own again.
-        login.line("sh -c 'trap \"echo again\" CONT; echo start; while :; do sleep 0.1; done'")
+        # What the job says on SIGCONT, it says once the terminal is its own again. dash would
+        # wait for a child that the key stops before its exec, and not be stopped itself.
+        login.line("bash -c 'trap \"echo again\" CONT; echo start; while :; do sleep 0.1; done'")
         login.expect(rb"\nstart\r\n")
         login.send(b"\x1a")
         login.expect(rb"Stopped")
