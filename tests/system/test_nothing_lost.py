@@ -97,12 +97,18 @@ class Recorder:
         on_outage: str = "freeze",
         queue_limit: int | None = None,
         tlog: Path | None = None,
+        through_pipe: bool = False,
     ) -> None:
         self.seen = b""
         self._expected = 0
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             try:
+                if through_pipe:
+                    # One that nobody reads, and that is never closed.
+                    _, pipe = os.pipe()
+                    for fd, to in ((os.open(os.devnull, os.O_RDONLY), 0), (pipe, 1), (pipe, 2)):
+                        os.dup2(fd, to)
                 values = built_in_values()
                 values["writer"] = "file" if tlog is not None else "journal"
                 values["file"]["path"] = str(tlog or "")
@@ -347,6 +353,47 @@ def test_full_spool_ends_the_session_where_the_admin_wants_that(
         assert kept.startswith(before)
         assert shown(text).startswith(kept)
         assert last(tlog)["signal"] == "HUP"
+
+
+def test_why_the_terminal_waits_is_the_last_line_on_it(tmp_path: Path, text: Path) -> None:
+    with full_disk(tmp_path / "disk") as disk:
+        tlog = disk.folder / "a.tlog"
+        recorder = into_file(
+            tlog, tmp_path / "spool", ["/bin/cat", str(text)], limit=1 << 20, queue_limit=100_000
+        )
+        recorder.expect(b"\r\nttyscribe: the terminal waits")
+        while select.select([recorder.fd], [], [], 0.5)[0]:
+            recorder.seen += os.read(recorder.fd, 65536)
+        last_line = recorder.seen.rstrip(b"\r\n").rpartition(b"\r\n")[2]
+        assert last_line.startswith(b"ttyscribe: the terminal waits")
+        disk.enlarge()
+        recorder.finish()
+        assert recorded(tlog) == shown(text)
+
+
+@pytest.mark.parametrize("through", ["terminal", "pipe"])
+def test_outage_ends_a_session_whose_output_nobody_reads(
+    tmp_path: Path, text: Path, through: str
+) -> None:
+    with full_disk(tmp_path / "disk", "8k") as disk:
+        tlog = disk.folder / "a.tlog"
+        alive, pid = tmp_path / "alive", tmp_path / "pid"
+        # It goes on without its output, and would do so unrecorded.
+        loop = f"while sleep 0.1; do : >{alive}; done"
+        script = f"echo $$ >{pid}; trap '' HUP PIPE; cat {text} & {loop}"
+        recorder = into_file(
+            tlog, tmp_path / "spool", ["/bin/sh", "-c", script], limit=100_000, queue_limit=20_000,
+            on_outage="end", through_pipe=through == "pipe",
+        )  # fmt: skip
+        try:
+            wait_until(alive.exists, "it does not start")
+            wait_until(lambda: time.time() - alive.stat().st_mtime > 1.5, "it goes on")
+        finally:
+            for left in (int(pid.read_text()), recorder.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(left, signal.SIGKILL)
+            os.close(recorder.fd)
+            os.waitpid(recorder.pid, 0)
 
 
 def test_spool_on_a_full_disk_freezes_the_terminal_too(tmp_path: Path, text: Path) -> None:

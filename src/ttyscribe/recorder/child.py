@@ -233,7 +233,7 @@ class Session:
         pump = Pump(ends, recording, hide_passwords=not self.values["log"]["passwords"])
         self._pump = pump
         end = self._end_for_outage if self.values["on_outage"] == "end" else None
-        pump.on_freeze = Outage(recording, ends.terminal, self.fds[2], end)
+        pump.on_freeze = Outage(recording, ends.terminal, self.fds[2], end, pump.show)
         if ends.terminal >= 0 and not job.gives_control(self.peer.pid):
             pump.on_key = self._on_key
         # Until the client has taken the terminal.

@@ -161,7 +161,7 @@ class _Direct:
         self._catch_signals()
         pump = self._pump = Pump(self._ends, self._recording, hide_passwords=self._hide_passwords)
         end = self._end_at_once if self._end_at_outage else None
-        pump.on_freeze = Outage(self._recording, self._ends.terminal, 2, end)
+        pump.on_freeze = Outage(self._recording, self._ends.terminal, 2, end, pump.show)
         pump.on_hang_up = self._forget_login
         if not self._controlled:
             pump.on_key = self._on_key

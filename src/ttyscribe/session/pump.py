@@ -184,6 +184,13 @@ class Pump:
                 data += mode[_CC][termios.VEOF]
             self._pass_on(keyboard, data)
 
+    def show(self, data: bytes) -> None:
+        """Put a line of ours on the user's terminal, behind what is still to be delivered there."""
+        for relay in self._outputs[:1]:
+            if relay.fd == self._ends.master and not relay.closed:
+                relay.sink.write(data)
+                self._after_write(relay)
+
     def shell_ended(self) -> None:
         """The shell is gone; what it wrote is still to be delivered."""
         self._ended = True
