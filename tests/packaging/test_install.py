@@ -368,6 +368,26 @@ def test_a_folder_that_an_admin_put_elsewhere_is_emptied_and_its_link_stays(
     assert not (stage / other).exists()
 
 
+def test_a_link_of_the_services_user_leads_root_nowhere(stage: Path) -> None:
+    planted, elsewhere = stage / "run/ttyscribe/lock", stage / "srv/elsewhere"
+    elsewhere.mkdir(parents=True, mode=0o750)
+    planted.rmdir()
+    planted.symlink_to(elsewhere)
+    done = subprocess.run(
+        [INSTALL, "--destdir", stage],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 1
+    assert f"{planted}: Not a directory; nothing was installed" in done.stderr
+    assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o750
+    out = run(UNINSTALL, "--destdir", stage)
+    assert str(planted) not in out
+    assert not planted.is_symlink() and elsewhere.is_dir()
+
+
 def test_uninstalling_twice_is_no_error(stage: Path) -> None:
     run(UNINSTALL, "--destdir", stage)
     run(UNINSTALL, "--destdir", stage)
