@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 from tests.driving import MAIN, clean_environment, run, wait_until
@@ -21,8 +22,10 @@ from tests.system.machine import LAUNCHER, Login, User, children
 from tests.system.ownmachine import SERVICE_USER, OwnMachine, own_machine
 
 from ttyscribe.events import Message
-from ttyscribe.session import arrival
+from ttyscribe.session import arrival, spoolfile
 from ttyscribe.session.identity import recording_id
+from ttyscribe.session.recovery import Left
+from ttyscribe.session.stores import last_written
 from ttyscribe.tlog import Identity
 from ttyscribe.writers.journal import JournalWriter
 
@@ -95,6 +98,41 @@ def test_recording_that_arrived_leaves_nothing_behind(machine: OwnMachine) -> No
         assert notes(".missing") == []
         assert entries("-p", "alert") == []
         assert recover().stdout == b"nothing to recover\n"
+
+
+def test_clock_set_back_during_a_recording_makes_nothing_missing(machine: OwnMachine) -> None:
+    with machine.journald():
+        machine.start_recorder()
+        with Login(User(USER)) as login:
+            assert login.run("echo hello") == "hello\n"
+            login.exit()
+        wait_until(lambda: bool(notes(".sent")), "no note is left")
+        machine.stop_recorder()
+        (note,) = notes(".sent")
+        begin_an_hour_later(note)
+        os.utime(note, (time.time() - 60,) * 2)
+        assert entries("TLOG_ID=1")
+        with note.open("rb") as file, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "geteuid", lambda: pwd.getpwnam(SERVICE_USER).pw_uid)
+            left = Left(file.fileno())
+            last, _ = last_written(left.writer, left.identity, file.fileno(), "", 1)
+        assert last == left.delivered
+        machine.start_recorder()
+        wait_until(lambda: not notes(".sent"), "the note stays")
+        assert notes(".missing") == []
+        assert entries("-p", "alert") == []
+
+
+def begin_an_hour_later(note: Path) -> None:
+    """Make a note say so of its recording, as if the clock was an hour ahead then."""
+    data = bytearray(note.read_bytes())
+    magic, version, frames, length, _ = spoolfile.HEAD.unpack_from(data)
+    about = json.loads(data[spoolfile.JSON_AT : spoolfile.JSON_AT + length])
+    about["identity"]["start"] += 3600_000
+    packed = json.dumps(about).encode()
+    spoolfile.HEAD.pack_into(data, 0, magic, version, frames, len(packed), crc32(packed))
+    data[spoolfile.JSON_AT : spoolfile.JSON_AT + len(packed)] = packed
+    note.write_bytes(data)
 
 
 def test_messages_that_journald_drops_are_reported(machine: OwnMachine) -> None:

@@ -104,6 +104,11 @@ def _check_note(at: int, folder: str, name: str) -> Recovered | None:
             return None
         if 0 <= age < PATIENCE:
             return None
+        # Where the clock was set back meanwhile, entries are older than their recording.
+        gaps = _gaps(_ids(left.identity, left.namespace, since=0), left.delivered)
+        if not gaps:
+            os.unlink(name, dir_fd=at)
+            return None
         kept = name.removesuffix(spoolfolder.SENT).removesuffix(REPORTED) + REPORTED
         os.rename(name, kept, src_dir_fd=at, dst_dir_fd=at)
         return _report(f"{folder}/{kept}", left, gaps)
@@ -123,12 +128,15 @@ def _check_note(at: int, folder: str, name: str) -> Recovered | None:
         os.close(fd)
 
 
-def _ids(identity: Identity, namespace: str) -> set[int]:
-    """The ids of a recording's messages that are in the journal."""
+def _ids(identity: Identity, namespace: str, since: float | None = None) -> set[int]:
+    """The ids of a recording's messages that are in the journal.
+
+    since is where to begin, in seconds since 1970; None: where the recording began.
+    """
     reader = own_journal(namespace)
     found = set()
     try:
-        reader.seek_realtime(identity.start / 1000 - 1)
+        reader.seek_realtime(identity.start / 1000 - 1 if since is None else since)
         while fields := reader.get_next():
             rec = fields.get("TLOG_REC")
             if rec == identity.rec:

@@ -46,7 +46,10 @@ def last_written(
         return last_in_file(file["path"], identity.rec)
     if values["writer"] == "journal":
         _settle(spool, namespace)
-        return last_in_journal(identity, namespace, delivered)
+        # Where the clock was set back meanwhile, entries may be older than their recording.
+        is_back = os.fstat(spool).st_mtime * 1000 < identity.start
+        since = 0 if is_back else identity.start - 1000
+        return last_in_journal(identity, namespace, delivered, since)
     return NOWHERE
 
 
@@ -69,18 +72,24 @@ def last_in_file(path: str, rec: str) -> Place:
     return NOWHERE
 
 
-def last_in_journal(identity: Identity, namespace: str, delivered: int) -> Place:
+def last_in_journal(
+    identity: Identity, namespace: str, delivered: int, since: int | None = None
+) -> Place:
     """The last message of this user's processes in the journal with no gap since delivered.
+
+    What is older than since, in milliseconds since 1970, is not looked at; None: older than
+    the recording.
 
     A recorder sends them in order. One that is there without those before it is not
     believed, be it forged: a message may rather be there twice than never.
     """
     found: dict[int, int] = {}
+    oldest = identity.start - 1000 if since is None else since
     try:
         reader = own_journal(namespace)
         reader.seek_tail()
         while fields := reader.get_previous():
-            if fields["__REALTIME_TIMESTAMP"].timestamp() * 1000 < identity.start - 1000:
+            if fields["__REALTIME_TIMESTAMP"].timestamp() * 1000 < oldest:
                 break
             rec = fields.get("TLOG_REC")
             message = fields.get("MESSAGE", b"")
