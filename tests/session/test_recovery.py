@@ -21,6 +21,8 @@ from ttyscribe.session import spoolfile as layout
 from ttyscribe.session.recording import Recording
 from ttyscribe.session.recovery import UNREADABLE, WAITING, WRITTEN, recover
 from ttyscribe.session.setup import about
+from ttyscribe.session.skip import Skip
+from ttyscribe.session.skipped import SkippedLog
 from ttyscribe.session.spool import Spool
 from ttyscribe.session.spoolfolder import SUFFIX
 from ttyscribe.tlog import Decoder, Encoder, Identity, escape, parse
@@ -442,6 +444,21 @@ def test_what_a_power_cut_took_from_the_store_is_written_again(tmp_path: Path) -
     session.tlog.write_bytes(b"".join(lines[:-2]))
     assert [done.state for done in recover(str(tmp_path / "spool"))] == [WRITTEN]
     assert stream(replay(session.tlog), OUTPUT) == text
+
+
+def test_skipped_command_whose_recorder_is_killed_is_told_of(tmp_path: Path) -> None:
+    session = Session(tmp_path)
+    skip = Skip("scp -t", "/usr/bin/scp", "/usr/bin/scp", [])
+    log = SkippedLog(session.recording, skip, "scp -t")
+    log.start({"event": "start", "remote": "192.0.2.7"}, None)
+    assert session.tlog.read_bytes() == b""
+    session.spool.close()
+    (done,) = recover(str(tmp_path / "spool"))
+    assert (done.state, done.messages) == (WRITTEN, 1)
+    member = end(session.tlog)
+    assert (member["event"], member["command"]) == ("skipped", "scp -t")
+    assert (member["remote"], member["recovered"]) == ("192.0.2.7", True)
+    assert "start" in member and "bytes_in" not in member
 
 
 def test_session_that_never_began_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -150,6 +150,16 @@ class Recording:
             self._spool.remove()
             raise SpoolError(self._spool.error)
 
+    def start_in_silence(self, member: Mapping[str, object]) -> None:
+        """Write no message before the end, of which member is what recovery can tell.
+
+        Raises SpoolError if the spool has no room.
+        """
+        self._record(0, kinds.UNTIL, escape.value(member))
+        if self._spool is not None and self._spool.holds:
+            self._spool.remove()
+            raise SpoolError(self._spool.error)
+
     def log(self, kind: str, data: bytes) -> None:
         """Record one event that happened now, before it is delivered."""
         if kind == OUTPUT:
@@ -396,6 +406,8 @@ def encode(encoder: Encoder, time: int, kind: int, data: bytes) -> list[Message]
         return encoder.add(time, WINDOW, data)
     if kind == kinds.FLUSH:
         return encoder.flush()
+    if kind == kinds.UNTIL:
+        return []
     if kind == kinds.NOTE:
         return encoder.note(time, data)
     return encoder.finish(time, data)

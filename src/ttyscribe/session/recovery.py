@@ -214,21 +214,27 @@ class Left:
         encoder = Encoder(self.identity, self.payload)
         encoder.restore(self.state)
         now = 0
+        until: dict[str, object] = {}
         for kind, at, data, bytes_in, bytes_out, _ in spoolfile.frames(
             self.fd, self.start, self.generation, self.size
         ):
             now = max(now, at)
             self.bytes_in, self.bytes_out = bytes_in, bytes_out
             yield from encode(encoder, now, kind, _checked(kind, data))
+            if kind == spoolfile.UNTIL:
+                until = _object(data)
             if kind == spoolfile.END:
                 self.ended = True
                 return
-        member = {
+        member: dict[str, object] = {
             "event": "end",
             "recovered": True,
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,
         }
+        if until:
+            # How many bytes passed was in its recorder's memory alone.
+            member = {**until, "recovered": True}
         now = max(now or self._elapsed(), self.stored_until * 1_000_000)
         yield from encoder.finish(now, member)
         if encoder.next_id <= self.delivered:
@@ -358,7 +364,7 @@ def _checked(kind: int, data: bytes) -> bytes:
     """A frame's data, fit for the encoder. Raises SpoolError."""
     if kind == spoolfile.WINDOW and not _WINDOW.fullmatch(data):
         raise SpoolError("it holds a window size that is none")
-    if kind in (spoolfile.NOTE, spoolfile.END):
+    if kind in (spoolfile.NOTE, spoolfile.END, spoolfile.UNTIL):
         return escape.value(_object(data))
     if kind not in (spoolfile.OUTPUT, spoolfile.INPUT, spoolfile.WINDOW, spoolfile.FLUSH):
         raise SpoolError(f"it holds something of an unknown kind ({kind})")

@@ -62,9 +62,10 @@ class SkippedLog:
         return self._recording.now()
 
     def start(self, member: Mapping[str, object], window: bytes | None) -> None:
-        """Keep when the command started, and from where."""
+        """Keep when the command started, and from where, also for recovery."""
         self._member["start"] = utc(time.time())
         self._member["remote"] = str(member.get("remote", ""))
+        self._recording.start_in_silence(self._member)
 
     def log(self, kind: str, data: bytes) -> None:
         """Count what passes."""

@@ -48,8 +48,9 @@ PAGE = 4096
 FIXED = Struct("=IIB3xQQQ")
 FRAME = FIXED.size + 4
 
-# Kinds of frames; the first three are kinds of events.
-OUTPUT, INPUT, WINDOW, FLUSH, NOTE, END = b"oirfne"
+# Kinds of frames; the first three are kinds of events. The last holds what is known of an
+# end that is still to come, and becomes no message where that came.
+OUTPUT, INPUT, WINDOW, FLUSH, NOTE, END, UNTIL = b"oirfneu"
 
 
 def pack_slot(generation: int, state: State, bytes_in: int, bytes_out: int) -> bytes:
