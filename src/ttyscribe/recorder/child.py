@@ -169,7 +169,7 @@ class Session:
             with contextlib.suppress(OSError):  # no terminal, or one without a name here
                 terminal, host = os.ttyname(ends.slave), str(start["remote"])
                 self._login_record = LoginRecord(terminal, user, host, self.peer.pid)
-            self._record(log, ends)
+            self._record(log, ends, is_outlived)
         with contextlib.suppress(OSError):  # with this process it ends anyway
             held.release()
         try:
@@ -228,7 +228,7 @@ class Session:
         recording = open_recording(without_contents(values), user, environ, pid, SERVICE_FOLDER)
         return SkippedLog(recording, self._skip, os.fsdecode(self.hello.arguments[1]))
 
-    def _record(self, recording: Log, ends: Ends) -> None:
+    def _record(self, recording: Log, ends: Ends, is_outlived: bool) -> None:
         """Hand the shell's side to the client, and pump until the shell has ended."""
         pump = Pump(ends, recording, hide_passwords=not self.values["log"]["passwords"])
         self._pump = pump
@@ -236,6 +236,11 @@ class Session:
         pump.on_freeze = Outage(recording, ends.terminal, self.fds[2], end, pump.show)
         if ends.terminal >= 0 and not job.gives_control(self.peer.pid):
             pump.on_key = self._on_key
+        if is_outlived:
+            # A client that is stopped by a signal can't tell, and another job has the keyboard.
+            pump.has_keyboard = functools.partial(
+                job.is_in_foreground, ends.terminal, self.peer.pid
+            )
         # Until the client has taken the terminal.
         pump.hold_keyboard(ends.terminal >= 0)
         pump.watch(self.connection.fileno(), functools.partial(self._on_client, ends))

@@ -89,6 +89,10 @@ def _nothing() -> None:
     """There is nothing to do."""
 
 
+def _always() -> bool:
+    return True
+
+
 class Pump:
     """Runs one session between ends, logging into recording.
 
@@ -118,6 +122,8 @@ class Pump:
         self.on_freeze: Callable[[bool], None] = _ignore
         # Told of a signal that is typed, where no session is there for the pty to send it to.
         self.on_key: Callable[[int], None] | None = None
+        # Asked before what is typed is read, whether it is for the session: else it is left.
+        self.has_keyboard: Callable[[], bool] = _always
         # Called while the pty is still there.
         self.on_hang_up: Callable[[], None] = _nothing
         if ends.master >= 0:
@@ -342,6 +348,9 @@ class Pump:
 
     def _carry(self, relay: Relay) -> None:
         """Capture, log, deliver."""
+        if self._is_keyboard(relay) and not self.has_keyboard():
+            self.hold_keyboard(True, self._look_for_keyboard)
+            return
         data = relay.read()
         if data is None:
             return
@@ -349,6 +358,10 @@ class Pump:
             self._source_ended(relay)
             return
         self._pass_on(relay, data)
+
+    def _look_for_keyboard(self) -> None:
+        if self.has_keyboard():
+            self.hold_keyboard(False)
 
     def _pass_on(self, relay: Relay, data: bytes) -> None:
         if relay.kind == INPUT and self._hide_passwords and self._at_prompt():
