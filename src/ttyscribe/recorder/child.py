@@ -115,6 +115,7 @@ class Session:
         self._failed = ""
         self._skip: Skip | None = None
         self._login_record: LoginRecord | None = None
+        self._is_outlived = False  # the user's terminal, which goes on where this login ends
 
     def load(self) -> RecSession:
         """The configuration for this login. Raises ConfigError."""
@@ -163,17 +164,17 @@ class Session:
             os.fchmod(ends.slave, 0o620)
             held.hold_terminal(ends.slave)
         start = self._start_member()
-        is_outlived = ends.terminal >= 0 and job.is_outlived(ends.terminal, self.peer.pid)
+        self._is_outlived = ends.terminal >= 0 and job.is_outlived(ends.terminal, self.peer.pid)
         with taken(ends.terminal, self.peer):
             log.start(start, window(ends))
             with contextlib.suppress(OSError):  # no terminal, or one without a name here
                 terminal, host = os.ttyname(ends.slave), str(start["remote"])
                 self._login_record = LoginRecord(terminal, user, host, self.peer.pid)
-            self._record(log, ends, is_outlived)
+            self._record(log, ends)
         with contextlib.suppress(OSError):  # with this process it ends anyway
             held.release()
         try:
-            self._pump_rest(keep_pty=is_outlived)
+            self._pump_rest(keep_pty=self._is_outlived)
         except Exception as error:
             self._fail(error)
         self._finish(log)
@@ -228,7 +229,7 @@ class Session:
         recording = open_recording(without_contents(values), user, environ, pid, SERVICE_FOLDER)
         return SkippedLog(recording, self._skip, os.fsdecode(self.hello.arguments[1]))
 
-    def _record(self, recording: Log, ends: Ends, is_outlived: bool) -> None:
+    def _record(self, recording: Log, ends: Ends) -> None:
         """Hand the shell's side to the client, and pump until the shell has ended."""
         pump = Pump(ends, recording, hide_passwords=not self.values["log"]["passwords"])
         self._pump = pump
@@ -236,7 +237,7 @@ class Session:
         pump.on_freeze = Outage(recording, ends.terminal, self.fds[2], end, pump.show)
         if ends.terminal >= 0 and not job.gives_control(self.peer.pid):
             pump.on_key = self._on_key
-        if is_outlived:
+        if self._is_outlived:
             # A client that is stopped by a signal can't tell, and another job has the keyboard.
             pump.has_keyboard = functools.partial(
                 job.is_in_foreground, ends.terminal, self.peer.pid
