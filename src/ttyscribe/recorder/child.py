@@ -51,7 +51,7 @@ _WAIT_FOR_CLIENT = 5.0
 # How long a client waits at the end for a writer that takes nothing, in seconds.
 _PATIENCE = 0.3
 # How long the login record's file is waited for when nobody waits for us, in seconds.
-_UTMP_PATIENCE = 5.0
+_UTMP_PATIENCE = 10.0
 
 
 def serve(

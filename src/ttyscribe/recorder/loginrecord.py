@@ -25,8 +25,9 @@ RECORD = struct.Struct("@hi32s4s32s256s2hqqq16s20x4x" if _WIDE else "@hi32s4s32s
 _PROCESS = slice(4, 8)
 _LINE_AT, _LINE_SIZE = 8, 32
 _LONGEST = 1 << 24
-# Seconds for which a lock is asked for where somebody waits, and between two times.
+# Seconds for which a lock is asked for where somebody waits.
 _BRIEFLY = 0.0025
+# And at least between two times; with more patience seldom, as a thousand may ask.
 _PAUSE = 0.0005
 
 
@@ -80,6 +81,7 @@ class LoginRecord:
 def _locked(fd: int, patience: float) -> bool:
     """Take the lock of utmp's writers, which closing the file gives back."""
     deadline = time.monotonic() + patience
+    pause = max(_PAUSE, patience / 100)
     while True:
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -87,7 +89,7 @@ def _locked(fd: int, patience: float) -> bool:
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 return False
-            time.sleep(_PAUSE)
+            time.sleep(pause)
 
 
 def _write(fd: int, line: bytes, record: bytes, kind: int) -> bool:
