@@ -677,12 +677,8 @@ os._exit(os.WSTOPSIG(status))
 """
 
 
-def test_the_key_that_stops_a_job_stops_a_client_that_is_in_one(each_service: Service) -> None:
-    outer, theirs = os.openpty()
-    inner, slave = os.openpty()
-    process, connection = led_by(AS_A_JOB, each_service, theirs, slave)
-    assert connection.recv(wire.PACKET_MAX) == TAKEN
-    assert os.read(inner, 100) == b"there\r\n"
+def stop_and_end(process: subprocess.Popen[bytes], connection: socket.socket, inner: int) -> None:
+    """Type what stops the job of AS_A_JOB, and what ends it once it is woken."""
     os.write(inner, b"\x1a")
     assert said(connection) == wire.STOPPED
     connection.send(wire.HELD)
@@ -691,6 +687,15 @@ def test_the_key_that_stops_a_job_stops_a_client_that_is_in_one(each_service: Se
     assert said(connection) == wire.pack(wire.ENDED, b"0")
     connection.send(wire.DONE)
     assert process.wait(TIMEOUT) == signal.SIGTSTP
+
+
+def test_the_key_that_stops_a_job_stops_a_client_that_is_in_one(each_service: Service) -> None:
+    outer, theirs = os.openpty()
+    inner, slave = os.openpty()
+    process, connection = led_by(AS_A_JOB, each_service, theirs, slave)
+    assert connection.recv(wire.PACKET_MAX) == TAKEN
+    assert os.read(inner, 100) == b"there\r\n"
+    stop_and_end(process, connection, inner)
     for fd in (outer, theirs, inner):
         os.close(fd)
 
@@ -710,14 +715,7 @@ def test_no_key_stops_a_job_before_it_is_the_shell(each_service: Service) -> Non
     assert connection.recv(wire.PACKET_MAX) == TAKEN
     assert os.read(inner, 100) == b"^Z"
     assert os.read(inner, 100) == b"there\r\n"
-    os.write(inner, b"\x1a")
-    assert said(connection) == wire.STOPPED
-    connection.send(wire.HELD)
-    assert connection.recv(wire.PACKET_MAX) == TAKEN
-    os.write(inner, b"a line\n")
-    assert said(connection) == wire.pack(wire.ENDED, b"0")
-    connection.send(wire.DONE)
-    assert process.wait(TIMEOUT) == signal.SIGTSTP
+    stop_and_end(process, connection, inner)
     for fd in (outer, theirs, inner):
         os.close(fd)
 

@@ -86,13 +86,18 @@ def recover(*words: str) -> subprocess.CompletedProcess[bytes]:
     return run([*MAIN, "recover", *words], env=clean_environment(XDG_STATE_HOME="/run/state"))
 
 
+def record_hello(machine: OwnMachine) -> None:
+    """Start the recorder, and have it record a session whose note is still to be looked at."""
+    machine.start_recorder()
+    with Login(User(USER)) as login:
+        assert login.run("echo hello") == "hello\n"
+        login.exit()
+    wait_until(lambda: bool(notes(".sent")), "no note is left")
+
+
 def test_recording_that_arrived_leaves_nothing_behind(machine: OwnMachine) -> None:
     with machine.journald():
-        machine.start_recorder()
-        with Login(User(USER)) as login:
-            assert login.run("echo hello") == "hello\n"
-            login.exit()
-        wait_until(lambda: bool(notes(".sent")), "no note is left")
+        record_hello(machine)
         os.utime(notes(".sent")[0], (time.time() - 10,) * 2)
         wait_until(lambda: not notes(".sent"), "the note stays")
         assert notes(".missing") == []
@@ -102,11 +107,7 @@ def test_recording_that_arrived_leaves_nothing_behind(machine: OwnMachine) -> No
 
 def test_clock_set_back_during_a_recording_makes_nothing_missing(machine: OwnMachine) -> None:
     with machine.journald():
-        machine.start_recorder()
-        with Login(User(USER)) as login:
-            assert login.run("echo hello") == "hello\n"
-            login.exit()
-        wait_until(lambda: bool(notes(".sent")), "no note is left")
+        record_hello(machine)
         machine.stop_recorder()
         (note,) = notes(".sent")
         begin_an_hour_later(note)
