@@ -146,9 +146,7 @@ class Recording:
             if self._spool is not None:
                 self._spool.remove()
             raise self._error
-        if self._spool is not None and self._spool.holds:
-            self._spool.remove()
-            raise SpoolError(self._spool.error)
+        self._require_room()
 
     def start_in_silence(self, member: Mapping[str, object]) -> None:
         """Write no message before the end, of which member is what recovery can tell.
@@ -156,6 +154,9 @@ class Recording:
         Raises SpoolError if the spool has no room.
         """
         self._record(0, kinds.UNTIL, escape.value(member))
+        self._require_room()
+
+    def _require_room(self) -> None:
         if self._spool is not None and self._spool.holds:
             self._spool.remove()
             raise SpoolError(self._spool.error)

@@ -72,24 +72,20 @@ def last_in_file(path: str, rec: str) -> Place:
     return NOWHERE
 
 
-def last_in_journal(
-    identity: Identity, namespace: str, delivered: int, since: int | None = None
-) -> Place:
+def last_in_journal(identity: Identity, namespace: str, delivered: int, since: int) -> Place:
     """The last message of this user's processes in the journal with no gap since delivered.
 
-    What is older than since, in milliseconds since 1970, is not looked at; None: older than
-    the recording.
+    What is older than since, in milliseconds since 1970, is not looked at.
 
     A recorder sends them in order. One that is there without those before it is not
     believed, be it forged: a message may rather be there twice than never.
     """
     found: dict[int, int] = {}
-    oldest = identity.start - 1000 if since is None else since
     try:
         reader = own_journal(namespace)
         reader.seek_tail()
         while fields := reader.get_previous():
-            if fields["__REALTIME_TIMESTAMP"].timestamp() * 1000 < oldest:
+            if fields["__REALTIME_TIMESTAMP"].timestamp() * 1000 < since:
                 break
             rec = fields.get("TLOG_REC")
             message = fields.get("MESSAGE", b"")
