@@ -35,7 +35,33 @@ static bool is_forked(long pid)
     return find_job(pid, &job) && job.flags & FORKED;
 }
 
-static void lead(int slave, uint64_t awaited)
+// A group of this session for another process; it is there until it is waited for. 0 or less
+// if that can't be.
+static long new_group(void)
+{
+    long named = new_process();
+    if (named == 0)
+        for (;;)
+            system_call(__NR_exit_group, 0, 0, 0, 0, 0, 0);
+    if (named > 0)
+        system_call(__NR_setpgid, named, named, 0, 0, 0, 0);
+    return named;
+}
+
+static void end_named(long named)
+{
+    while (named > 0 && system_call(__NR_wait4, named, 0, 0, 0, 0, 0) == -EINTR)
+        ;
+}
+
+static void send_to_job(int number)
+{
+    long group = system_call(__NR_getpgid, shell, 0, 0, 0, 0, 0);
+    if (group > 0)
+        system_call(__NR_kill, -group, number, 0, 0, 0, 0);
+}
+
+static void lead(int slave, long group, uint64_t awaited)
 {
     int now;
     unsigned int foreground = 0;
@@ -48,22 +74,22 @@ static void lead(int slave, uint64_t awaited)
             break;
         // Our starter waits for it to become the shell, and would not see us stopped.
         if (ended == shell && is_forked(shell))
-            send_to_group(SIGCONT);
+            send_to_job(SIGCONT);
         else if (ended == shell)
             system_call(__NR_kill, system_call(__NR_getpid, 0, 0, 0, 0, 0, 0), SIGSTOP, 0, 0, 0,
                         0);
         long number = system_call(__NR_rt_sigtimedwait, (long)&awaited, 0, 0, sizeof awaited, 0,
                                   0);
         if (number == SIGHUP || number == SIGCONT) {
-            send_to_group((int)number);
-            send_to_group(SIGCONT);
+            send_to_job((int)number);
+            send_to_job(SIGCONT);
         } else if (number > 0 && number != SIGCHLD) {
             send_to_shell((int)number);
         }
     }
     // What it leaves in the background goes on, as it does where no session ends with it.
     if (system_call(__NR_ioctl, slave, TIOCGPGRP, (long)&foreground, 0, 0, 0) == 0
-        && (long)foreground == shell) {
+        && ((long)foreground == shell || (long)foreground == group)) {
         int own = (int)system_call(__NR_getpid, 0, 0, 0, 0, 0, 0);
         system_call(__NR_ioctl, slave, TIOCSPGRP, (long)&own, 0, 0, 0);
     }
@@ -80,15 +106,24 @@ static void become_job(int slave)
     uint64_t blocked = awaited | bit(SIGTTOU), before;
     system_call(__NR_rt_sigprocmask, SIG_BLOCK, (long)&blocked, (long)&before, sizeof before, 0,
                 0);
-    long pid = new_process();
+    long group = new_group();
+    long pid = group > 0 ? new_process() : -1;
     if (pid > 0) {
         shell = pid;
-        lead(slave, awaited);
+        // It sees to it itself as well, for neither of the two waits.
+        system_call(__NR_setpgid, pid, group, 0, 0, 0, 0);
+        end_named(group);
+        lead(slave, group, awaited);
     }
     if (pid == 0) {
-        int own = (int)system_call(__NR_getpid, 0, 0, 0, 0, 0, 0);
-        system_call(__NR_setpgid, 0, 0, 0, 0, 0, 0);
+        int own = (int)group;
+        // Without its leader it would go on where nobody can reach it.
+        system_call(__NR_prctl, PR_SET_PDEATHSIG, SIGHUP, 0, 0, 0, 0);
+        system_call(__NR_setpgid, 0, group, 0, 0, 0, 0);
         system_call(__NR_ioctl, slave, TIOCSPGRP, (long)&own, 0, 0, 0);
+    } else {
+        end_named(group);
     }
+    say(JOB, pid == 0 ? group : 0);
     system_call(__NR_rt_sigprocmask, SIG_SETMASK, (long)&before, 0, sizeof before, 0, 0);
 }

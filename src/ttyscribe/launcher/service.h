@@ -34,7 +34,7 @@ enum { CONNECT_SECONDS = 5, ANSWER_SECONDS = 30 };
 enum { TURN = 50 * 1000 * 1000, TURNS = 14, TURNS_OF_START = 200 };
 
 // wire.py
-#define VERSION "2"
+#define VERSION "3"
 enum { PACKET_MAX = 65536, ARGUMENTS_MAX = 49152, VALUE_MAX = 4096, VARIABLES_MAX = 8192 };
 enum { ARGV0_MAX = 1024 };
 enum { RECORD = 'R', BARE = 'B', DIRECT = 'I', FAILED = 'E', FULL = 'L' };
@@ -564,8 +564,11 @@ static int become(const struct program *program, const struct answer *answer, co
         result = system_call(__NR_setpgid, 0, 0, 0, 0, 0, 0);
     if (result >= 0 && slave >= 0 && controlled) {
         result = system_call(__NR_ioctl, slave, TIOCSCTTY, 0, 0, 0, 0);
+        // A command leaves the terminal to whoever started it, and an interactive shell may not.
         if (result >= 0 && stoppable)
             become_job(slave);
+        else if (result >= 0)
+            say(JOB, program->argv[1] ? system_call(__NR_getpid, 0, 0, 0, 0, 0, 0) : 0);
     }
     size_t next = 0;
     for (int target = 0; result >= 0 && target < 3; target++) {
@@ -723,9 +726,9 @@ static int run_recorded(const struct login *login, const struct answer *answer, 
     name_terminal(program.environment, slave);
     set_timeout(SO_SNDTIMEO, 0);
     set_timeout(SO_RCVTIMEO, 0);
+    look_around();
     uint64_t before, set = watch(&before);
     int why = 0;
-    controlled = terminal >= 0 && gives_control();
     struct held held;
     *note = "no process or memory is left to start the shell; try again later";
     long pid = hold(&program, answer, fields[2], slave, before, &held);

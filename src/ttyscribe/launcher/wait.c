@@ -67,7 +67,9 @@ int main(int argc, char **argv, char **environment)
         complain(line, sizeof line - 1);
         return USAGE;
     }
-    controlled = terminal >= 0 && gives_control();
+    look_around();
+    if (taken)
+        given = raw_mode();
     uint64_t before;
     return wait_for_shell(watch(&before));
 }

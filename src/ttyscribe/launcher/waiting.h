@@ -24,7 +24,8 @@
 
 enum { TERMIOS_SIZE = 60, PACKET_SIZE = 4096 };
 enum { WINDOW = 'W', SIGNAL = 'S', STOPPED = 'T', HELD = 'P', RESUMED = 'C' }; // wire.py
-enum { BEHIND = 'G', KEY = 'Y', ENDED = 'X', END = 'K', DONE = 'D' };
+enum { BEHIND = 'G', JOB = 'J', KEYS = 'Y', TYPED = 'Q', TO_JOB = 'O', SYNC = 'Z' };
+enum { ENDED = 'X', END = 'K', DONE = 'D' };
 enum { NOT_YET = -1 };
 enum { SIGNALS = 64, OF_LIBC = 32 }; // the first two of real time a C library keeps to itself
 enum { ROUNDS = 10 }; // terminal/spawn.py
@@ -47,11 +48,23 @@ static bool taken;   // whether it is in raw mode
 static bool shared;  // which it was before we came, and stays
 static bool took_output; // whether its output processing is the pty's meanwhile
 static _Alignas(struct termios) unsigned char cooked[TERMIOS_SIZE]; // its own, as TCGETS gave it
+static struct termios given; // the mode that we gave it
+// Whether its keys that send signals are for others too, as in terminal/job.py; which they are
+// then is told by the recorder: whether NOFLSH is set, INTR, QUIT and SUSP, as terminal/raw.py
+// has it.
+static bool shares_keys;
+enum { KEYS_SIZE = 4 };
+static enum { NO_KEYS, ITS_OWN_KEYS, KEYS_TOLD } keys;
+static unsigned char keys_told[KEYS_SIZE];
 static long shell;   // its pid
 static long session; // and session
 static int status = NOT_YET; // of wait4(2)
+static int signals = -1;     // signalfd(2) of those that we act on
 static int told;             // the signal that told us to end
 static bool stopping;        // as the shell did, once the keyboard is not read
+// As terminal/stops.py, in milliseconds of the monotonic clock.
+static long stop_awaited, stop_overtaken;
+enum { STOP_PATIENCE = 1000 };
 
 static uint64_t bit(int number)
 {
@@ -122,6 +135,13 @@ static void set_ended(int now)
     say(ENDED, now);
 }
 
+static long milliseconds(void)
+{
+    struct timespec now = {0};
+    system_call(__NR_clock_gettime, CLOCK_MONOTONIC, (long)&now, 0, 0, 0, 0);
+    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 static void reap(void)
 {
     int now;
@@ -131,6 +151,10 @@ static void reap(void)
         return;
     if (!WIFSTOPPED(now))
         set_ended(now);
+    else if (milliseconds() < stop_overtaken) {
+        stop_awaited = stop_overtaken = 0;
+        send_to_shell(SIGCONT);
+    }
     // Else it stays so until it is sent a CONT, or we are, as it would alone.
     else if (terminal >= 0 && is_watched()) {
         stopping = true;
@@ -218,15 +242,6 @@ static bool gives_control(void)
                   != system_call(__NR_getpid, 0, 0, 0, 0, 0, 0);
 }
 
-// Whether the terminal's keys are for us; false if it can't be told: as terminal/job.py.
-static bool is_controlling(void)
-{
-    struct job job;
-    unsigned int device = 0;
-    return system_call(__NR_ioctl, terminal, TIOCGDEV, (long)&device, 0, 0, 0) == 0
-           && find_job(0, &job) && job.terminal == (int)device;
-}
-
 // Whether our job has the terminal now; true if it can't be told: as terminal/job.py.
 static bool is_in_foreground(void)
 {
@@ -238,27 +253,86 @@ static bool is_in_foreground(void)
     return job.terminal != (int)device || job.foreground == job.group || !job.foreground;
 }
 
+// Whether the terminal's keys that send signals are for others too: as terminal/job.py.
+static bool find_sharing(void)
+{
+    struct job job;
+    unsigned int device = 0;
+    long pid = system_call(__NR_getpid, 0, 0, 0, 0, 0, 0);
+    if (system_call(__NR_ioctl, terminal, TIOCGDEV, (long)&device, 0, 0, 0) != 0
+        || !find_job(0, &job))
+        return false;
+    return job.terminal == (job.session == pid ? 0 : (int)device);
+}
+
 static bool is_terminal(int fd)
 {
     struct termios mode;
     return system_call(__NR_ioctl, fd, TCGETS, (long)&mode, 0, 0, 0) == 0;
 }
 
-// As RawMode in terminal/raw.py.
-static bool make_raw(void)
+// The rest is as RawMode in terminal/raw.py.
+enum {
+    INPUT_MODES = IGNBRK | BRKINT | PARMRK | ISTRIP | INLCR | IGNCR | ICRNL | IXON,
+    LOCAL_MODES = ECHO | ECHONL | ICANON | IEXTEN,
+};
+
+static struct termios raw_mode(void)
 {
     struct termios raw;
     memcpy(&raw, cooked, sizeof raw);
-    raw.c_iflag &= ~(tcflag_t)(IGNBRK | BRKINT | PARMRK | ISTRIP | INLCR | IGNCR | ICRNL | IXON);
+    raw.c_iflag &= ~(tcflag_t)INPUT_MODES;
     // Else another program of a pipeline may write to it, which needs that.
     took_output = is_terminal(0) && is_terminal(1) && is_terminal(2) && raw.c_oflag & OPOST;
     if (took_output)
         raw.c_oflag &= ~(tcflag_t)OPOST;
-    raw.c_lflag &= ~(tcflag_t)(ECHO | ECHONL | ICANON | ISIG | IEXTEN);
+    raw.c_lflag &= ~(tcflag_t)LOCAL_MODES;
     raw.c_cflag = (raw.c_cflag & ~(tcflag_t)(CSIZE | PARENB)) | CS8;
     raw.c_cc[VMIN] = 1;
     raw.c_cc[VTIME] = 0;
-    return system_call(__NR_ioctl, terminal, TCSETS, (long)&raw, 0, 0, 0) == 0;
+    if (keys != ITS_OWN_KEYS)
+        raw.c_lflag &= ~(tcflag_t)(ISIG | NOFLSH);
+    if (keys == KEYS_TOLD) {
+        raw.c_lflag |= keys_told[0] ? ISIG | NOFLSH : ISIG;
+        raw.c_cc[VINTR] = keys_told[1];
+        raw.c_cc[VQUIT] = keys_told[2];
+        raw.c_cc[VSUSP] = keys_told[3];
+    }
+    return raw;
+}
+
+static bool make_raw(void)
+{
+    given = raw_mode();
+    return system_call(__NR_ioctl, terminal, TCSETS, (long)&given, 0, 0, 0) == 0;
+}
+
+// Whether the terminal has our mode.
+static bool is_given(const struct termios *mode)
+{
+    bool same = given.c_iflag == mode->c_iflag && given.c_oflag == mode->c_oflag
+                && given.c_cflag == mode->c_cflag && given.c_lflag == mode->c_lflag;
+    for (size_t i = 0; i < sizeof given.c_cc; i++)
+        same = same && given.c_cc[i] == mode->c_cc[i];
+    return same;
+}
+
+static void restore(void)
+{
+    struct termios mode;
+    // The change of mode waits for what is still to be shown.
+    if (taken && !shared && is_in_foreground()) {
+        system_call(__NR_ioctl, terminal, TCSETSW, (long)cooked, 0, 0, 0);
+    } else if (taken && !shared
+               && system_call(__NR_ioctl, terminal, TCGETS, (long)&mode, 0, 0, 0) == 0
+               && is_given(&mode)) {
+        // A key ended or stopped the script that we are a part of, before us. Who sets a mode
+        // while another job has the terminal is stopped else.
+        mask(SIG_BLOCK, bit(SIGTTOU));
+        system_call(__NR_ioctl, terminal, TCSETS, (long)cooked, 0, 0, 0);
+        mask(SIG_UNBLOCK, bit(SIGTTOU));
+    }
+    taken = false;
 }
 
 // Take the terminal, or leave it alone while it is another job's; whether it is there.
@@ -268,14 +342,18 @@ static bool take(void)
     bool there = true;
     took_output = false;
     if (!is_in_foreground()) {
-        taken = false;
+        restore();
     } else if (taken) {
         there = shared || make_raw();
     } else {
         there = system_call(__NR_ioctl, terminal, TCGETS, (long)&mode, 0, 0, 0) == 0;
-        // Another session's, which gives it back itself.
-        shared = there && !(mode.c_lflag & (ICANON | ECHO | ISIG));
-        memcpy(cooked, &mode, sizeof mode);
+        // A shell may give back to a job that goes on what that had when it stopped.
+        if (there && !is_given(&mode)) {
+            // Another session's, which gives it back itself.
+            shared = !(mode.c_lflag & (ICANON | ECHO | ISIG))
+                     || !(mode.c_iflag & INPUT_MODES || mode.c_lflag & LOCAL_MODES);
+            memcpy(cooked, &mode, sizeof mode);
+        }
         there = taken = there && (shared || make_raw());
     }
     say(taken ? RESUMED : BEHIND, taken ? took_output : -1);
@@ -288,46 +366,61 @@ static void go_on(void)
     say(WINDOW, -1);
 }
 
-static void restore(void)
+// Have the terminal send signals for the keys that the recorder names.
+static void use_keys(const char *named, size_t size)
 {
-    // The change of mode waits for what is still to be shown.
+    keys = size == KEYS_SIZE ? KEYS_TOLD : NO_KEYS;
+    if (keys == KEYS_TOLD)
+        memcpy(keys_told, named, KEYS_SIZE);
     if (taken && !shared && is_in_foreground())
-        system_call(__NR_ioctl, terminal, TCSETSW, (long)cooked, 0, 0, 0);
-    taken = false;
+        make_raw();
 }
 
-// As terminal/spawn.py.
-static void stop_too(void)
+// Stop by a signal, blocked or not.
+static void stop_by(int number)
 {
-    bool keyboard = !is_ignored(SIGTSTP) && is_stoppable();
-    int number = keyboard ? SIGTSTP : SIGSTOP;
-    long job = keyboard && is_controlling() ? 0 : system_call(__NR_getpid, 0, 0, 0, 0, 0, 0);
-    mask(SIG_UNBLOCK, bit(number));
-    system_call(__NR_kill, job, number, 0, 0, 0, 0);
+    uint64_t set = bit(number), before;
+    // Sent first: where it is blocked, one that waits already does not stop us once more.
+    system_call(__NR_kill, system_call(__NR_getpid, 0, 0, 0, 0, 0, 0), number, 0, 0, 0, 0);
+    system_call(__NR_rt_sigprocmask, SIG_UNBLOCK, (long)&set, (long)&before, sizeof set, 0, 0);
+    system_call(__NR_rt_sigprocmask, SIG_SETMASK, (long)&before, 0, sizeof before, 0, 0);
 }
 
-// Stop as the shell did: whoever started us has the terminal until we go on.
-static void stop(void)
+// Whether what the process sent us is meant for all of our job: as _sender in
+// terminal/signals.py.
+static bool signals_jobs(long sender)
 {
-    // What wakes us meanwhile has woken the shell.
-    if (status == NOT_YET && stopping) {
-        stopping = false;
-        restore();
-        stop_too();
-        go_on();
-        send_to_shell(SIGCONT);
-    }
+    return sender == system_call(__NR_getppid, 0, 0, 0, 0, 0, 0)
+           || system_call(__NR_getpgid, sender, 0, 0, 0, 0, 0)
+                  == system_call(__NR_getpgid, 0, 0, 0, 0, 0, 0);
 }
 
-// by_kernel: it came from our terminal, which the shell may have left.
-static void on_signal(int number, bool by_kernel)
+static bool is_of_key(int number)
 {
+    return number == SIGINT || number == SIGQUIT || number == SIGTSTP;
+}
+
+// sender is the process that it came from, 0 for the kernel: from our terminal, which the shell
+// may have left.
+static void on_signal(int number, long sender)
+{
+    bool by_kernel = !sender;
     if (number == SIGCHLD) {
         reap();
+    } else if (shares_keys && by_kernel && is_of_key(number) && status == NOT_YET) {
+        if (number == SIGTSTP)
+            stop_awaited = milliseconds() + STOP_PATIENCE;
+        say(TYPED, number);
+    } else if (number == SIGTSTP) {
+        stop_by(number);
+    } else if (shares_keys && controlled && is_of_key(number) && status == NOT_YET
+               && signals_jobs(sender)) {
+        say(TO_JOB, number);
     } else if (terminal >= 0 && number == SIGWINCH) {
         say(WINDOW, -1);
     } else if (terminal >= 0 && number == SIGCONT) {
         stopping = false;
+        stop_overtaken = stop_awaited;
         go_on();
         if (status == NOT_YET)
             send_to_shell(SIGCONT);
@@ -342,6 +435,39 @@ static void on_signal(int number, bool by_kernel)
     } else {
         told = number;
         say(SIGNAL, number);
+    }
+}
+
+// Whether there was one.
+static bool read_signal(void)
+{
+    struct signalfd_siginfo info;
+    if (system_call(__NR_read, signals, (long)&info, sizeof info, 0, 0, 0) != sizeof info)
+        return false;
+    on_signal((int)info.ssi_signo,
+              info.ssi_code == SI_KERNEL ? 0 : info.ssi_pid ? (long)info.ssi_pid : -1);
+    return true;
+}
+
+// Stop as the shell did: whoever started us has the terminal until we go on. By TSTP where that
+// can stop us: as terminal/spawn.py.
+static void stop(void)
+{
+    if (status == NOT_YET && stopping) {
+        restore();
+        // Else nobody waits for us to stop as well; we are woken with our job.
+        bool awaited = milliseconds() >= stop_awaited || is_in_foreground();
+        int number = !is_ignored(SIGTSTP) && is_stoppable() ? SIGTSTP : SIGSTOP;
+        // What wakes us meanwhile has woken the shell. At once, for a stop takes back what does.
+        while (read_signal())
+            ;
+        if (stopping && awaited) {
+            stop_by(number);
+            go_on();
+            send_to_shell(SIGCONT);
+        }
+        stopping = false;
+        stop_awaited = stop_overtaken = 0;
     }
 }
 
@@ -438,8 +564,13 @@ static bool is_over(void)
     }
     if (size > 0 && packet[0] == HELD)
         stop();
-    if (size > 1 && packet[0] == KEY && status == NOT_YET)
-        send_to_group(packet[1] == '0' + SIGQUIT ? SIGQUIT : SIGINT);
+    if (size > 0 && packet[0] == KEYS && status == NOT_YET)
+        use_keys(packet + 1, (size_t)size - 1);
+    if (size > 0 && packet[0] == SYNC) {
+        while (read_signal())
+            ;
+        say(SYNC, -1);
+    }
     if (size > 0 && packet[0] == END) {
         if (status == NOT_YET)
             set_ended(end_shell());
@@ -459,7 +590,7 @@ static bool is_over(void)
     return true;
 }
 
-static void wait_for_end(int signals)
+static void wait_for_end(void)
 {
     struct pollfd ready[] = {{.fd = signals, .events = POLLIN}, {.fd = recorder, .events = POLLIN}};
     for (;;) {
@@ -469,11 +600,8 @@ static void wait_for_end(int signals)
             go_on();
         if (system_call(__NR_ppoll, (long)ready, 2, behind ? (long)&moment : 0, 0, 0, 0) <= 0)
             continue;
-        if (ready[0].revents) {
-            struct signalfd_siginfo info;
-            if (system_call(__NR_read, signals, (long)&info, sizeof info, 0, 0, 0) == sizeof info)
-                on_signal((int)info.ssi_signo, info.ssi_code == SI_KERNEL);
-        }
+        if (ready[0].revents)
+            read_signal();
         if (ready[1].revents && is_over())
             return;
     }
@@ -503,11 +631,21 @@ static uint64_t for_shell(void)
     return set;
 }
 
+// Find out how we stand to the terminal, once it is known.
+static void look_around(void)
+{
+    controlled = terminal >= 0 && gives_control();
+    shares_keys = terminal >= 0 && find_sharing();
+    keys = shares_keys ? ITS_OWN_KEYS : NO_KEYS;
+}
+
 // The signals that we act on, which are blocked from now on, to be read by wait_for_shell().
 // For after a fork, *before is what was blocked.
 static uint64_t watch(uint64_t *before)
 {
     uint64_t set = bit(SIGCHLD) | for_shell();
+    if (shares_keys && controlled && !is_ignored(SIGTSTP))
+        set |= bit(SIGTSTP);
     system_call(__NR_rt_sigprocmask, SIG_BLOCK, (long)&set, (long)before, sizeof set, 0, 0);
     set_default(SIGCHLD);
     return set;
@@ -536,14 +674,14 @@ static int outcome(uint64_t set)
 static int wait_for_shell(uint64_t set)
 {
     session = system_call(__NR_getsid, shell, 0, 0, 0, 0, 0);
-    int signals = (int)system_call(__NR_signalfd4, -1, (long)&set, sizeof set,
+    signals = (int)system_call(__NR_signalfd4, -1, (long)&set, sizeof set,
                                    SFD_CLOEXEC | SFD_NONBLOCK, 0, 0);
     if (signals >= 0) {
         // What changed before the signals were blocked told nobody.
         if (terminal >= 0)
             say(WINDOW, -1);
         reap();
-        wait_for_end(signals);
+        wait_for_end();
     } else {
         tell_recorder_gone();
         end_shell();

@@ -29,6 +29,7 @@ from ttyscribe.session import lock
 from ttyscribe.session.alert import alert, warn
 from ttyscribe.session.direct import Outcome, keep_only
 from ttyscribe.session.identity import recording_id
+from ttyscribe.session.keys import SignalKeys
 from ttyscribe.session.outage import Outage
 from ttyscribe.session.pump import Pump
 from ttyscribe.session.setup import open_recording, start_member
@@ -50,6 +51,8 @@ HELLO_TIMEOUT = 5.0
 _WAIT_FOR_CLIENT = 5.0
 # How long a client waits at the end for a writer that takes nothing, in seconds.
 _PATIENCE = 0.3
+# Of all processes, proc(5).
+_PID_MAX = 1 << 22
 # How long the login record's file is waited for when nobody waits for us, in seconds.
 _UTMP_PATIENCE = 10.0
 
@@ -235,8 +238,9 @@ class Session:
         self._pump = pump
         end = self._end_for_outage if self.values["on_outage"] == "end" else None
         pump.on_freeze = Outage(recording, ends.terminal, self.fds[2], end, pump.show)
-        if ends.terminal >= 0 and not job.gives_control(self.peer.pid):
-            pump.on_key = self._on_key
+        if ends.terminal >= 0 and job.shares_keys(ends.terminal, self.peer.pid):
+            controlled = job.gives_control(self.peer.pid)
+            pump.keys = SignalKeys(ends.master, controlled, self._use_keys, self._ask_for_keys)
         if self._is_outlived:
             # A client that is stopped by a signal can't tell, and another job has the keyboard.
             pump.has_keyboard = functools.partial(
@@ -314,6 +318,15 @@ class Session:
                 if ends.master >= 0:
                     process_output(ends.master, kind == wire.RESUMED and fields[0] == b"1")
                 self._pump.hold_keyboard(kind == wire.BEHIND)
+            elif kind == wire.JOB:
+                if self._pump.keys is not None:
+                    self._pump.keys.begin(within(_PID_MAX, fields[0]))
+            elif kind == wire.TYPED:
+                self._pump.type_key(within(signal.NSIG - 1, fields[0]))
+            elif kind == wire.SYNC:
+                self._pump.keys_typed()
+            elif kind == wire.TO_JOB:
+                self._pump.signal_job(within(signal.NSIG - 1, fields[0]))
             elif kind == wire.ENDED:
                 self._ended = Outcome.of(within(0xFFFF, fields[0]))
                 self._pump.shell_ended()
@@ -328,9 +341,16 @@ class Session:
         except (ValueError, IndexError):
             self._client_gone()
 
-    def _on_key(self, number: int) -> None:
+    def _use_keys(self, keys: bytes) -> None:
         with contextlib.suppress(OSError):  # its end is seen when it is read
-            self.connection.send(wire.pack(wire.KEY, b"%d" % number))
+            self.connection.send(wire.pack(wire.KEYS, keys))
+
+    def _ask_for_keys(self) -> bool:
+        try:
+            self.connection.send(wire.SYNC)
+        except OSError:
+            return True  # nobody tells; its end is seen when it is read
+        return False
 
     def _client_gone(self) -> None:
         """The client ended, or says what no client says: the shell is hung up."""

@@ -19,8 +19,14 @@ from _struct import Struct
 from ttyscribe.errors import ServiceError, SpawnError, reason
 from ttyscribe.recorder import wire
 from ttyscribe.terminal.ends import is_whole
-from ttyscribe.terminal.job import gives_control, has_terminal
-from ttyscribe.terminal.signals import ENDING, HANG_UPS, KEYBOARD
+from ttyscribe.terminal.job import (
+    gives_control,
+    has_terminal,
+    is_in_foreground,
+    shares_keys,
+)
+from ttyscribe.terminal.libc import call
+from ttyscribe.terminal.signals import ENDING, HANG_UPS, KEYBOARD, KeySignals, Sender
 from ttyscribe.terminal.spawn import (
     Child,
     end_shell,
@@ -29,8 +35,10 @@ from ttyscribe.terminal.spawn import (
     name_terminal,
     spawn,
     stands_apart,
+    stop_by,
     stop_too,
 )
+from ttyscribe.terminal.stops import Stops
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -196,9 +204,13 @@ def run_recorded(
         if terminal >= 0:
             session.take_first(slave, is_whole(fds))
         name_terminal(shell, terminal, slave)
+        if session.keys is not None:
+            shell.blocked = session.keys.before
         session.pid = spawn(
             shell, childs, slave, controlled=session.controlled, leave_terminal=True
         )
+        if session.controlled:
+            session.send(wire.pack(wire.JOB, b"%d" % shell.group))
         for fd in answer.fds:
             os.close(fd)
         if waiter:
@@ -215,11 +227,7 @@ def run_recorded(
 
 def not_dumpable() -> None:
     """Keep other processes of the user from tracing and reading this one."""
-    # The ctypes package takes milliseconds to import; its core does not.
-    import _ctypes
-
-    address = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # type: ignore[arg-type]
-    _ctypes.call_cdeclfunction(address, (_PR_SET_DUMPABLE, 0, 0, 0, 0))
+    call("prctl", _PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 class _Session:
@@ -232,9 +240,12 @@ class _Session:
         self._terminal = terminal
         # With none of our own the shell gets none either, and who means it sends us signals.
         self.controlled = terminal >= 0 and gives_control(os.getpid())
+        self._shares_keys = terminal >= 0 and shares_keys(terminal, os.getpid())
+        self.keys = KeySignals() if self._shares_keys and self.controlled else None
         self._status: int | None = None
         self._ended_by = 0
         self._stopping = False
+        self._stops = Stops()
         sock.settimeout(None)
         self._wake, write = os.pipe()
         os.set_blocking(self._wake, False)
@@ -261,7 +272,7 @@ class _Session:
         """Take the terminal before the shell is started on slave, if it is ours to take."""
         from ttyscribe.terminal.raw import RawMode, process_output, use_lines
 
-        self.raw = RawMode(self._terminal, whole)
+        self.raw = RawMode(self._terminal, whole, None if self._shares_keys else b"")
         self.raw.enter()
         taken = self._take()
         if slave >= 0:
@@ -272,7 +283,7 @@ class _Session:
     def hand_over(self, waiter: str) -> None:
         """Become the native waiter. Returns if that can't be."""
         # Blocked, signals wait for the program that comes; what came before is acted on here.
-        signal.pthread_sigmask(signal.SIG_BLOCK, self._watched)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, self._watched)
         try:
             self._on_signals(os.read(self._wake, 512))
         except BlockingIOError:
@@ -287,19 +298,23 @@ class _Session:
                 os.execve(waiter, words, {})
             except OSError:
                 os.set_inheritable(fd, False)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._watched)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def wait(self) -> tuple[int, int]:
         """Wait for the shell and for its recorder to be done; (status, signal)."""
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
         poll.register(self._socket.fileno(), select.POLLIN)
+        if self.keys is not None:
+            poll.register(self.keys.fd, select.POLLIN)
         self._reap()
         while True:
             behind = self.raw is not None and not self.raw.taken
             for fd, _ in poll.poll(_LOOK_EVERY if behind else None):
                 if fd == self._wake:
                     self._on_signals(os.read(self._wake, 512))
+                elif self.keys is not None and fd == self.keys.fd:
+                    self._on_key_signals()
                 elif self._done():
                     return self._outcome()
             if behind and self._status is None:
@@ -318,8 +333,11 @@ class _Session:
             packet = b""
         if packet[:1] == wire.HELD:
             self._stop()
-        if packet[:1] == wire.KEY and self._status is None and self.pid:
-            os.killpg(self.pid, int(packet[1:]))
+        if packet[:1] == wire.KEYS and self.raw is not None and self._status is None:
+            self.raw.use_keys(packet[1:])
+        if packet[:1] == wire.SYNC:
+            self._on_key_signals()
+            self.send(wire.SYNC)
         if packet[:1] == wire.END and self.pid:
             if self._status is None:
                 self._set_ended(end_shell(self.pid))
@@ -360,6 +378,7 @@ class _Session:
                 self.send(wire.WINDOW)
             elif number == signal.SIGCONT and self.raw is not None:
                 self._stopping = False
+                self._stops.woken()
                 self._go_on()
                 if self._status is None:
                     os.kill(self.pid, number)
@@ -368,6 +387,20 @@ class _Session:
             else:
                 self._ended_by = number
                 self.send(wire.pack(wire.SIGNAL, b"%d" % number))
+
+    def _on_key_signals(self) -> None:
+        """INT, QUIT and TSTP, where the terminal's keys send them."""
+        for number, sender in self.keys.read() if self.keys is not None else ():
+            if self._status is None and sender == Sender.KEY:
+                if number == signal.SIGTSTP:
+                    self._stops.typed()
+                self.send(wire.pack(wire.TYPED, b"%d" % number))
+            elif number == signal.SIGTSTP:
+                stop_by(number, self._is_woken)
+            elif self._status is None and sender == Sender.JOB:
+                self.send(wire.pack(wire.TO_JOB, b"%d" % number))
+            else:
+                self._on_signals(bytes([number]))
 
     def _pass_on(self, number: int) -> None:
         """It is meant for the shell, which we stand for."""
@@ -386,29 +419,43 @@ class _Session:
         pid, status = os.waitpid(self.pid, os.WNOHANG | os.WUNTRACED)
         if pid and os.WIFSTOPPED(status):
             # Else it stays so until it is sent a CONT, or we are, as it would alone.
-            if self.raw is not None and is_watched(self.controlled):
+            if self._stops.is_overtaken:
+                self._stops.over()
+                os.kill(self.pid, signal.SIGCONT)
+            elif self.raw is not None and is_watched(self.controlled):
                 self._stopping = True
                 self.send(wire.STOPPED)
         elif pid:
             self._set_ended(status)
 
+    def _is_woken(self) -> bool:
+        """Whether we are sent a CONT that is not acted on yet; it is from then on."""
+        try:
+            noted = os.read(self._wake, 512)
+        except BlockingIOError:
+            return False
+        self._on_signals(noted)
+        return signal.SIGCONT in noted
+
     def _stop(self) -> None:
         """Stop as the shell did: whoever started us has the terminal until we go on."""
         # What wakes us meanwhile has woken the shell.
+        self._is_woken()
         if self._status is None and self.raw is not None and self._stopping:
             self._stopping = False
             self.raw.leave()
-            stop_too(self._terminal)
-            self._go_on()
-            os.kill(self.pid, signal.SIGCONT)
+            if not self._stops.is_of_key or is_in_foreground(self._terminal):
+                stop_too(self._is_woken)
+                self._go_on()
+                os.kill(self.pid, signal.SIGCONT)
+            # Else nobody waits for us to stop as well; we are woken with our job.
+            self._stops.over()
 
     def _go_on(self) -> None:
         self._take()
         self.send(wire.WINDOW)
 
     def _look(self) -> None:
-        from ttyscribe.terminal.job import is_in_foreground
-
         if is_in_foreground(self._terminal):
             self._go_on()
 

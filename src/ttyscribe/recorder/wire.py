@@ -33,9 +33,22 @@ without NULs, joined by NUL. Descriptors travel with the packet that names them.
     BEHIND                             both go on, but the terminal is another job's now: the
                                          keyboard is left to that (the client says one of
                                          these before it starts the shell)
-                                       KEY number          a key was typed that interrupts: send
-                                                             the shell this signal (INT, QUIT);
-                                                             only where its pty does not control it
+    JOB group                          where its pty controls the shell: that starts in this group
+                                         of processes there, and while it has the pty, the keys
+                                         that send signals are for all of the login's own job (0:
+                                         it may take the pty for itself, which can't be told)
+                                       KEYS keys           the terminal is to send signals for
+                                                             these keys (as terminal/raw.py's
+                                                             keys_of has them); only where
+                                                             terminal/job.py's shares_keys holds
+    TYPED number                       a key sent us this signal (INT, QUIT, TSTP): type it at the
+                                         shell's pty
+                                       SYNC                something was read from the terminal: say
+                                                             so, too, when all is told that its
+                                                             keys have sent before
+    SYNC                               so it is
+    TO_JOB number                      all of our job was sent this signal (INT, QUIT): send it to
+                                         all of the shell's
     ENDED wait-status                  the shell has ended
                                        END                 nothing more can be recorded: end the
                                                              shell (it was hung up)
@@ -47,7 +60,7 @@ user's hang-up, for the client the end of the session.
 
 from __future__ import annotations
 
-VERSION = 2
+VERSION = 3
 SOCKET = "/run/ttyscribe/recorder.sock"
 
 ACCEPTED = b"A"
@@ -65,7 +78,11 @@ STOPPED = b"T"
 HELD = b"P"
 RESUMED = b"C"
 BEHIND = b"G"
-KEY = b"Y"
+JOB = b"J"
+KEYS = b"Y"
+TYPED = b"Q"
+TO_JOB = b"O"
+SYNC = b"Z"
 ENDED = b"X"
 END = b"K"
 DONE = b"D"

@@ -12,19 +12,22 @@ from ttyscribe.errors import (
     WriterError,
     printable,
 )
+from ttyscribe.session.keys import SignalKeys
 from ttyscribe.session.outage import Outage
 from ttyscribe.session.pump import Pump
 from ttyscribe.terminal import RawMode, open_ends, spawn, window_of
-from ttyscribe.terminal.job import gives_control, is_in_foreground, is_outlived
+from ttyscribe.terminal.job import gives_control, is_in_foreground, is_outlived, shares_keys
 from ttyscribe.terminal.raw import process_output, use_lines
-from ttyscribe.terminal.signals import ENDING, HANG_UPS, KEYBOARD, die_by
+from ttyscribe.terminal.signals import ENDING, HANG_UPS, KEYBOARD, KeySignals, Sender, die_by
 from ttyscribe.terminal.spawn import (
     end_shell,
     is_watched,
     name_terminal,
     stands_apart,
+    stop_by,
     stop_too,
 )
+from ttyscribe.terminal.stops import Stops
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -138,11 +141,17 @@ class _Direct:
         self._hide_passwords = hide_passwords
         self._end_at_outage = on_outage == "end"
         self._tell_admin = tell_admin
-        self._raw = RawMode(ends.terminal, ends.whole) if ends.terminal >= 0 else None
+        self._shares_keys = ends.terminal >= 0 and shares_keys(ends.terminal, os.getpid())
+        self._keys: KeySignals | None = None
+        self._stops = Stops()
+        self._raw: RawMode | None = None
+        if ends.terminal >= 0:
+            self._raw = RawMode(ends.terminal, ends.whole, None if self._shares_keys else b"")
         self._pid = 0
         self._wait_status: int | None = None
         self._killed_by = 0
         self._wake = -1
+        self._noted: set[int] = set()
         self.login_record: LoginRecord | None = None
         self.lock: Lock | None = None
         # With none of our own the shell gets none either, and who means it sends us signals.
@@ -163,9 +172,13 @@ class _Direct:
         end = self._end_at_once if self._end_at_outage else None
         pump.on_freeze = Outage(self._recording, self._ends.terminal, 2, end, pump.show)
         pump.on_hang_up = self._forget_login
-        if not self._controlled:
-            pump.on_key = self._on_key
         pump.watch(self._wake, self._on_signal)
+        if self._raw is not None and self._shares_keys:
+            pump.keys = SignalKeys(
+                self._ends.master, self._controlled, self._raw.use_keys, self._ask_for_keys
+            )
+        if self._keys is not None:
+            pump.watch(self._keys.fd, self._on_key_signals)
         try:
             if self._raw is not None:
                 if is_in_foreground(self._ends.terminal):
@@ -184,6 +197,8 @@ class _Direct:
                 self._recording.finish({"event": "end", "status": status}, self._told_to_end)
                 raise
             self._ends.close_childs()
+            if pump.keys is not None and self._controlled:
+                pump.keys.begin(self._child.group)
             pump.run()
         except Exception as error:
             if not self._pid:
@@ -195,6 +210,10 @@ class _Direct:
         finally:
             if self._raw is not None:
                 self._raw.leave()
+            if self._keys is not None:
+                # With the shell its keys have ended: from now on a signal is meant for us.
+                pump.unwatch(self._keys.fd)
+                self._keys.close()
         outcome = self._outcome()
         self._forget_login()
         if self.lock is not None:
@@ -308,35 +327,65 @@ class _Direct:
                 signal.signal(number, _noted)
         # What the caller blocked, the shell gets blocked, but we have to hear of its end.
         self._child.blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, watched)
+        if self._shares_keys and self._controlled:
+            self._keys = KeySignals()
 
     def _on_signal(self) -> None:
-        for number in set(os.read(self._wake, 512)):
-            if number == signal.SIGCHLD:
-                self._reap()
-                if self.login_record is not None:
-                    self.login_record.reap()
-            elif number in self._ending():
-                # A real terminal's end: the shell is hung up, and we end as we were told to.
-                self._killed_by = number
-                self._pump.hang_up()
-            elif number == signal.SIGWINCH and self._raw is not None:
-                self._pump.resize()
-            elif number == signal.SIGCONT and self._raw is not None:
-                if self._wait_status is None:
-                    self._take()
-                    self._kill(number)
+        self._note_signals()
+        while self._noted:
+            # What wakes us is acted on before what stops us: it came behind that, or was for it.
+            number = signal.SIGCONT if signal.SIGCONT in self._noted else min(self._noted)
+            self._noted.discard(number)
+            self._act_on(number)
+
+    def _note_signals(self) -> None:
+        try:
+            self._noted.update(os.read(self._wake, 512))
+        except BlockingIOError:
+            pass
+
+    def _on_key_signals(self) -> None:
+        assert self._keys is not None
+        for number, sender in self._keys.read():
+            if self._wait_status is None and sender == Sender.KEY:
+                if number == signal.SIGTSTP:
+                    self._stops.typed()
+                self._pump.type_key(number)
+            elif number == signal.SIGTSTP:
+                stop_by(number, self._is_woken)
+            elif self._wait_status is None and sender == Sender.JOB:
+                self._pump.signal_job(number)
             else:
-                self._pass_on(number)
+                self._act_on(number)
+
+    def _ask_for_keys(self) -> bool:
+        self._on_key_signals()
+        return True
+
+    def _act_on(self, number: int) -> None:
+        if number == signal.SIGCHLD:
+            self._reap()
+            if self.login_record is not None:
+                self.login_record.reap()
+        elif number in self._ending():
+            # A real terminal's end: the shell is hung up, and we end as we were told to.
+            self._killed_by = number
+            self._pump.hang_up()
+        elif number == signal.SIGWINCH and self._raw is not None:
+            self._pump.resize()
+        elif number == signal.SIGCONT and self._raw is not None:
+            self._stops.woken()
+            if self._wait_status is None:
+                self._take()
+                self._kill(number)
+        else:
+            self._pass_on(number)
 
     def _ending(self) -> Sequence[int]:
         """The signals that end us, and are not the shell's."""
         if self._wait_status is not None:
             return ENDING
         return HANG_UPS if self._controlled else ()
-
-    def _on_key(self, number: int) -> None:
-        if self._wait_status is None:
-            os.killpg(self._pid, number)
 
     def _told_to_end(self) -> bool:
         """Whether we were told to end, when nothing is left to do but to write."""
@@ -366,15 +415,26 @@ class _Direct:
         self._wait_status = status
         self._pump.shell_ended()
 
+    def _is_woken(self) -> bool:
+        self._note_signals()
+        return signal.SIGCONT in self._noted
+
     def _stop_with_shell(self) -> None:
         """The shell suspended itself: so do we, if somebody is there to wake us."""
         # Else it stays so until it is sent a CONT, or we are, as it would alone.
-        if self._raw is not None and is_watched(self._controlled):
-            self._raw.leave()
-            stop_too(self._ends.terminal)
-            self._take()
-            self._pump.resize()
+        if self._stops.is_overtaken or self._is_woken():
             self._kill(signal.SIGCONT)
+        elif self._raw is not None and is_watched(self._controlled):
+            self._raw.leave()
+            if self._stops.is_of_key and not is_in_foreground(self._ends.terminal):
+                # Nobody waits for us to stop as well; we are woken with our job.
+                self._pump.hold_keyboard(True, self._look)
+            else:
+                stop_too(self._is_woken)
+                self._take()
+                self._pump.resize()
+                self._kill(signal.SIGCONT)
+        self._stops.over()
 
     def _take(self) -> bool:
         """Take the terminal, or leave it alone while it is another job's; whether it is taken."""

@@ -18,15 +18,21 @@ import termios
 from ttyscribe.events import INPUT, OUTPUT, WINDOW
 from ttyscribe.session.relay import Relay
 from ttyscribe.terminal import Sink, shut_down
-from ttyscribe.terminal.raw import copy_window, process_output, window_of
+from ttyscribe.terminal.raw import (
+    copy_window,
+    is_emptied,
+    process_output,
+    reads_lines,
+    window_of,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Callable, Mapping
     from typing import Protocol
 
     from ttyscribe.errors import WriterError
+    from ttyscribe.session.keys import SignalKeys
     from ttyscribe.terminal import Ends
 
     class Log(Protocol):
@@ -53,8 +59,6 @@ if TYPE_CHECKING:
         def finish(
             self, member: Mapping[str, object], stop: Callable[[], bool] | None = None
         ) -> None: ...
-else:
-    import _signal as signal
 
 
 # Once as much was allocated and freed, malloc keeps what a batch needs instead of giving
@@ -113,6 +117,8 @@ class Pump:
         self._hung_up_at: int | None = None
         self._frozen = False
         self._keyboard_held = False
+        # Read from the keyboard, and not known to be what comes next.
+        self._typed = b""
         self._rest_of_pty = False
         self._look: Callable[[], None] = _nothing
         self._look_at = 0
@@ -120,8 +126,8 @@ class Pump:
         # Output, while it shows the recording itself faster than that may grow.
         self._paused = False
         self.on_freeze: Callable[[bool], None] = _ignore
-        # Told of a signal that is typed, where no session is there for the pty to send it to.
-        self.on_key: Callable[[int], None] | None = None
+        # Where others have the terminal's keys too.
+        self.keys: SignalKeys | None = None
         # Asked before what is typed is read, whether it is for the session: else it is left.
         self.has_keyboard: Callable[[], bool] = _always
         # Called while the pty is still there.
@@ -189,6 +195,28 @@ class Pump:
             if not data.endswith(b"\n") and len(data) < _LINE:
                 data += mode[_CC][termios.VEOF]
             self._pass_on(keyboard, data)
+
+    def type_key(self, number: int) -> None:
+        """Type the key that sends this signal: it did so at the user's terminal."""
+        if self.keys is None or self._ends.master < 0:
+            return
+        keyboard = self._inputs[0]
+        key = self.keys.typed(number)
+        # As a terminal that has no room left: what is not read takes no more.
+        if key and not (keyboard.closed or keyboard.paused or self._frozen):
+            self._pass_on(keyboard, key)
+
+    def keys_typed(self) -> None:
+        """All is typed that was pressed before what was read last."""
+        data, self._typed = self._typed, b""
+        if data and not self._inputs[0].closed:
+            self._listen(self._inputs[0])
+            self._pass_on(self._inputs[0], data)
+
+    def signal_job(self, number: int) -> None:
+        """Send the shell's job what was sent to all of ours."""
+        if self.keys is not None and self._ends.master >= 0:
+            self.keys.signal_job(number)
 
     def show(self, data: bytes) -> None:
         """Put a line of ours on the user's terminal, behind what is still to be delivered there."""
@@ -286,7 +314,11 @@ class Pump:
             self._close(relay)
 
     def _step(self) -> None:
-        for fd, ready in self._poll.poll(self._timeout()):
+        events = self._poll.poll(self._timeout())
+        if self.keys is not None and not self._keyboard_held and self._ends.master >= 0:
+            # Before what a program shows, which has set its keys by then.
+            self.keys.follow(self._recording.now(), bool(events))
+        for fd, ready in events:
             handler = self._handlers.get(fd)
             if handler is not None:
                 handler(ready)
@@ -307,7 +339,9 @@ class Pump:
             left = self._recording.paused_until - self._recording.now()
             left = max(0, left // 1_000_000 + 1)
             due = left if due is None else min(due, left)
-        for until in (self._until(), self._look_at if self._look is not _nothing else None):
+        look = self._look_at if self._look is not _nothing else None
+        keys = self.keys.due() if self.keys is not None and not self._keyboard_held else None
+        for until in (self._until(), look, keys):
             if until is not None:
                 left = max(0, (until - self._recording.now()) // 1_000_000 + 1)
                 due = left if due is None else min(due, left)
@@ -348,14 +382,23 @@ class Pump:
 
     def _carry(self, relay: Relay) -> None:
         """Capture, log, deliver."""
-        if self._is_keyboard(relay) and not self.has_keyboard():
-            self.hold_keyboard(True, self._look_for_keyboard)
-            return
+        if self._is_keyboard(relay):
+            # A key that sends a signal may have dropped what was reported, and a read would wait.
+            emptied = self.keys is not None and is_emptied(relay.fd)
+            if not self.has_keyboard() or (emptied and reads_lines(relay.fd)):
+                self.hold_keyboard(True, self._look_for_keyboard)
+                return
+            if emptied:
+                return
         data = relay.read()
         if data is None:
             return
         if not data:
             self._source_ended(relay)
+            return
+        if self._is_keyboard(relay) and self.keys is not None and not self.keys.typed_before():
+            self._typed = data
+            self._listen(relay)
             return
         self._pass_on(relay, data)
 
@@ -371,15 +414,12 @@ class Pump:
         if self._recording.holds:
             self._withhold(relay, data)
             return
-        number = self._signal_typed(data) if self.on_key and self._is_keyboard(relay) else 0
         if relay.terminal and len(data) >= relay.batch and not relay.sink.gone:
             # There is more: this is delivered while the kernel brings it (Relay.read).
             relay.sink.pending += data
         else:
             relay.sink.write(data)
         self._after_write(relay)
-        if number and self.on_key:
-            self.on_key(number)
 
     def _withhold(self, relay: Relay, data: bytes) -> None:
         relay.withheld += data
@@ -428,7 +468,7 @@ class Pump:
             return
         held = self._paused if relay.kind == OUTPUT else False
         if self._is_keyboard(relay):
-            held = self._keyboard_held
+            held = self._keyboard_held or bool(self._typed)
         if relay.paused or self._frozen or held:
             try:
                 self._poll.unregister(relay.fd)
@@ -452,17 +492,6 @@ class Pump:
         self._paused = paused
         for relay in self._outputs:
             self._listen(relay)
-
-    def _signal_typed(self, data: bytes) -> int:
-        try:
-            mode = termios.tcgetattr(self._ends.master)
-        except termios.error:
-            return 0
-        for which, number in ((termios.VINTR, signal.SIGINT), (termios.VQUIT, signal.SIGQUIT)):
-            key = mode[_CC][which]
-            if mode[_LFLAG] & termios.ISIG and key != b"\0" and key in data:
-                return number
-        return 0
 
     def _at_prompt(self) -> bool:
         try:

@@ -105,10 +105,16 @@ def is_forked(pid: int) -> bool:
         return False
 
 
-def is_controlling(terminal: int, pid: int) -> bool:
-    """Whether the terminal's keys are for the process pid; false if it can't be told."""
+def shares_keys(terminal: int, pid: int) -> bool:
+    """Whether the terminal's keys that send signals are for others too than the process pid.
+
+    So they are where it leads no session: for who started it - as su, sudo, a script - and for
+    the other programs of a pipeline; and where it leads one that no terminal controls, for
+    them alone (su -c). False if it can't be told.
+    """
     try:
-        return Job(pid).terminal == device_of(terminal)
+        job = Job(pid)
+        return job.terminal == (0 if job.session == pid else device_of(terminal))
     except OSError:
         return False
 

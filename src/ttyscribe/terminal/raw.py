@@ -13,11 +13,21 @@ from ttyscribe.terminal.job import is_in_foreground
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
     from typing import Any
+else:
+    import _signal as signal
 
 _IFLAG, _OFLAG, _CFLAG, _LFLAG, _CC = 0, 1, 2, 3, 6
 # A terminal with none of these is raw.
 _COOKED = termios.ICANON | termios.ECHO | termios.ISIG
+# What raw mode takes away; of the local modes all but the signals of keys.
+_INPUT_MODES = (
+    termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP | termios.INLCR
+    | termios.IGNCR | termios.ICRNL | termios.IXON
+)  # fmt: skip
+_SIGNAL_KEYS = (termios.VINTR, termios.VQUIT, termios.VSUSP)
+_LOCAL_MODES = termios.ECHO | termios.ECHONL | termios.ICANON | termios.IEXTEN
 
 
 class RawMode:
@@ -29,32 +39,36 @@ class RawMode:
     are the terminal, and what another program of a pipeline writes to it needs that. One
     that is raw when we come is another session's, which gives it back itself.
     A terminal that is gone is not an error on the way out.
+
+    keys are those of its keys that send signals meanwhile, as keys_of gives them: b"" for
+    none, None for those that it has of itself.
     """
 
-    __slots__ = ("_cooked", "_fd", "_shared", "_whole", "cooked", "taken")
+    __slots__ = (
+        "_cooked", "_cooked_bytes", "_fd", "_given", "_keys", "_shared", "_whole", "taken"
+    )  # fmt: skip
 
-    def __init__(self, fd: int, whole: bool) -> None:
+    def __init__(self, fd: int, whole: bool, keys: bytes | None = b"") -> None:
         self._fd = fd
         self._whole = whole
+        self._keys = keys
         self._shared = False
+        # The mode that we gave it.
+        self._given: list[Any] = []
         self._cooked: list[Any] = []
-        # The same, as TCGETS gives it.
-        self.cooked = b""
+        self._cooked_bytes = b""
         self.taken = False
 
     def enter(self) -> bool:
         """Take the terminal, if our job is in its foreground; whether it is taken."""
         while is_in_foreground(self._fd):
             if not self.taken:
-                self._cooked = termios.tcgetattr(self._fd)
-                self._shared = not self._cooked[_LFLAG] & _COOKED
-                if not self._shared:
-                    self.cooked = fcntl.ioctl(self._fd, termios.TCGETS, bytes(60))
+                self._find_cooked()
             # TCSANOW keeps what was typed ahead.
             if self._shared or self._set(termios.TCSANOW, self._raw()):
                 self.taken = True
                 return True
-        self._forget()
+        self.leave()
         return False
 
     @property
@@ -63,6 +77,11 @@ class RawMode:
         took = self.taken and self._whole and not self._shared
         return took and bool(self._cooked[_OFLAG] & termios.OPOST)
 
+    @property
+    def cooked(self) -> bytes:
+        """The mode that it is given back, as TCGETS gives it; b"" where there is none to give."""
+        return self._cooked_bytes if self.taken and not self._shared else b""
+
     def enter_again(self) -> bool:
         """The same while the session goes on, where a terminal that is gone is no error."""
         try:
@@ -70,19 +89,49 @@ class RawMode:
         except termios.error:
             return self.taken
 
+    def use_keys(self, keys: bytes) -> None:
+        """Have these keys send signals from now on; a terminal that is gone is no error."""
+        self._keys = keys
+        try:
+            if self.taken and not self._shared and is_in_foreground(self._fd):
+                self._set(termios.TCSANOW, self._raw())
+        except termios.error:
+            pass
+
     def leave(self) -> None:
         """Give the terminal its own mode back, after what is still to be shown."""
         try:
             while self.taken and not self._shared and is_in_foreground(self._fd):
                 if self._set(termios.TCSADRAIN, self._cooked):
                     break
+            else:
+                if self.taken and not self._shared and self._is_left():
+                    self._set_from_behind(self._cooked)
         except termios.error:
             pass
-        self._forget()
-
-    def _forget(self) -> None:
         self.taken = False
-        self.cooked = b""
+
+    def _find_cooked(self) -> None:
+        """Find out what the terminal's own mode is."""
+        mode = termios.tcgetattr(self._fd)
+        # A shell may give back to a job that goes on what that had when it stopped.
+        if not self._cooked or mode != self._given:
+            self._cooked = mode
+            self._shared = not mode[_LFLAG] & _COOKED or _is_raw(mode)
+            self._cooked_bytes = fcntl.ioctl(self._fd, termios.TCGETS, bytes(60))
+
+    def _is_left(self) -> bool:
+        """Whether the terminal has our mode still, though another job has the terminal.
+
+        So it is where a key ended or stopped the script that we are a part of, before us.
+        """
+        return termios.tcgetattr(self._fd) == self._given
+
+    def _set_from_behind(self, mode: list[Any]) -> None:
+        """Set the mode while another job has the terminal, which stops who does so by chance."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTOU])
+        termios.tcsetattr(self._fd, termios.TCSANOW, mode)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _set(self, when: int, mode: list[Any]) -> bool:
         """Set the mode; False if a signal came first, with which our job may have gone back."""
@@ -96,19 +145,54 @@ class RawMode:
 
     def _raw(self) -> list[Any]:
         raw = [*self._cooked[:_CC], list(self._cooked[_CC])]
-        raw[_IFLAG] &= ~(
-            termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP | termios.INLCR
-            | termios.IGNCR | termios.ICRNL | termios.IXON
-        )  # fmt: skip
+        raw[_IFLAG] &= ~_INPUT_MODES
         if self._whole:
             raw[_OFLAG] &= ~termios.OPOST
-        raw[_LFLAG] &= ~(
-            termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN
-        )
+        raw[_LFLAG] &= ~_LOCAL_MODES
         raw[_CFLAG] = raw[_CFLAG] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
         raw[_CC][termios.VMIN] = 1
         raw[_CC][termios.VTIME] = 0
+        if self._keys is not None:
+            raw[_LFLAG] &= ~(termios.ISIG | termios.NOFLSH)
+        if self._keys:
+            raw[_LFLAG] |= termios.ISIG | (termios.NOFLSH if self._keys[0] else 0)
+            for which, key in zip(_SIGNAL_KEYS, self._keys[1:], strict=True):
+                raw[_CC][which] = bytes([key])
+        self._given = raw
         return raw
+
+
+def _is_raw(mode: list[Any]) -> bool:
+    """Whether it is raw but for the keys that send signals."""
+    return not (mode[_IFLAG] & _INPUT_MODES or mode[_LFLAG] & _LOCAL_MODES)
+
+
+def keys_of(terminal: int) -> bytes:
+    """The keys that send signals: b"" for none; else whether NOFLSH is set, INTR, QUIT and SUSP.
+
+    One that is switched off is a NUL. Raises termios.error.
+    """
+    mode = termios.tcgetattr(terminal)
+    if not mode[_LFLAG] & termios.ISIG:
+        return b""
+    keys = b"".join([mode[_CC][which] for which in _SIGNAL_KEYS])
+    return bytes([bool(mode[_LFLAG] & termios.NOFLSH)]) + keys
+
+
+def is_emptied(terminal: int) -> bool:
+    """Whether no byte is to be read from a terminal."""
+    try:
+        return fcntl.ioctl(terminal, termios.FIONREAD, bytes(4)) == bytes(4)
+    except OSError:
+        return False  # it has hung up, which is read
+
+
+def reads_lines(terminal: int) -> bool:
+    """Whether a terminal reads by the line, as none does that is taken."""
+    try:
+        return bool(termios.tcgetattr(terminal)[_LFLAG] & termios.ICANON)
+    except termios.error:
+        return False
 
 
 def process_output(pty: int, processes: bool) -> None:

@@ -7,10 +7,14 @@ The native waiter has the same list (launcher/waiting.h).
 from __future__ import annotations
 
 import os
+from _struct import Struct
+
+from ttyscribe.errors import NO_DESCRIPTOR, TerminalError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
+    from collections.abc import Iterator
     from typing import NoReturn
 else:
     import _signal as signal
@@ -29,6 +33,72 @@ ENDING = tuple(sorted(signal.valid_signals() - _OTHERS))
 HANG_UPS = (signal.SIGHUP, signal.SIGTERM)
 # The keyboard sends them to all of a terminal's foreground job.
 KEYBOARD = (signal.SIGINT, signal.SIGQUIT)
+# And one that stops it.
+KEYS = (*KEYBOARD, signal.SIGTSTP)
+
+# signalfd(2): what a read gives of each signal, and where in it are its number, code and sender.
+_INFO_SIZE = 128
+_INFO = Struct("@IiiI")
+# Of a C library's sigset_t.
+_SET_SIZE = 128
+_SFD_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
+# Of a signal that the kernel sends, as it does for a terminal's key: sigaction(2).
+_SI_KERNEL = 0x80
+
+
+class Sender:
+    """Who sent a signal: a key of our terminal, one that signals all of our job, or another."""
+
+    KEY = "key"
+    JOB = "job"
+    OTHER = "other"
+
+
+class KeySignals:
+    """The signals KEYS, told apart by who sends them; blocked while this is there.
+
+    fd can be read when there are some, and before is what was blocked. Those that are ignored
+    stay so. Raises TerminalError if no descriptor is left.
+    """
+
+    def __init__(self) -> None:
+        import sys
+
+        from ttyscribe.terminal.libc import call
+
+        watched = [number for number in KEYS if signal.getsignal(number) != signal.SIG_IGN]
+        bits = sum(1 << number - 1 for number in watched).to_bytes(8, sys.byteorder)
+        self.before = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+        self.fd = call("signalfd", -1, bits.ljust(_SET_SIZE, b"\0"), _SFD_FLAGS)
+        if self.fd < 0:
+            self._unblock()
+            raise TerminalError(NO_DESCRIPTOR)
+
+    def read(self) -> Iterator[tuple[int, str]]:
+        """What came: its number, and who sent it."""
+        try:
+            while info := os.read(self.fd, _INFO_SIZE):
+                number, _, code, pid = _INFO.unpack_from(info)
+                yield number, Sender.KEY if code == _SI_KERNEL else _sender(pid)
+        except BlockingIOError:
+            return
+
+    def close(self) -> None:
+        os.close(self.fd)
+        self._unblock()
+
+    def _unblock(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self.before)
+
+
+def _sender(pid: int) -> str:
+    # What is sent to us alone is not told from what is sent to all of the job: as a rule by
+    # another process of it (timeout), or by who started it (sudo, a shell's kill %1).
+    try:
+        job = pid and (pid == os.getppid() or os.getpgid(pid) == os.getpgrp())
+    except ProcessLookupError:
+        job = False
+    return Sender.JOB if job else Sender.OTHER
 
 
 def die_by(number: int) -> NoReturn:

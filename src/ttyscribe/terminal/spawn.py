@@ -17,12 +17,12 @@ from ttyscribe.errors import (
     printable,
 )
 from ttyscribe.terminal.ends import above_standard
-from ttyscribe.terminal.job import has_terminal, is_controlling, is_stoppable
+from ttyscribe.terminal.job import has_terminal, is_stoppable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import NoReturn
 else:
     import _signal as signal
@@ -57,10 +57,10 @@ class Child:
     its whole argument vector including argv[0], and its environment, all in bytes or text.
 
     ignored are the signals of those that Python ignores that the program is to ignore too,
-    blocked those that it is to block: None for those that we do.
+    blocked those that it is to block: None for those that we do. group is spawn's answer.
     """
 
-    __slots__ = ("argv", "blocked", "environ", "ignored", "path")
+    __slots__ = ("argv", "blocked", "environ", "group", "ignored", "path")
 
     def __init__(
         self,
@@ -74,6 +74,7 @@ class Child:
         self.environ = dict(environ)
         self.ignored = ignored
         self.blocked: set[int] | None = None
+        self.group = 0
 
 
 def spawn(
@@ -90,7 +91,9 @@ def spawn(
     terminal is a pty's slave that becomes the controlling terminal of the child's
     new session; or if it is not to be controlled, it stays in ours, in a group of its own.
     Where our own job can be stopped, the child is a job of that session, and the pid is its
-    leader's, which stops and ends as the child does (terminal/leader.py).
+    leader's, which stops and ends as the child does (terminal/leader.py). child.group is set to
+    the group of processes that has the pty while the child leaves that to whoever started us;
+    0 where that can't be told, as of a shell that may give it to its jobs.
     With -1 the child stays in our session, unless we lead one that has
     no terminal: then it leads one as well. With leave_terminal it also does where we
     have a terminal, which it could open by name and be seen on. Raises SpawnError with
@@ -120,7 +123,7 @@ def spawn(
             if leads:
                 os.setsid()
             if terminal >= 0:
-                _take_terminal(terminal, controlled, stoppable)
+                _take_terminal(terminal, controlled, report_write if stoppable else -1)
             _become(child, fds)
         except OSError as error:
             os.write(report_write, b"%d" % (error.errno or errno.EIO))
@@ -128,11 +131,13 @@ def spawn(
             os.write(report_write, b"%d" % errno.EINVAL)
         os._exit(NOT_FOUND)
     os.close(report_write)
-    report = os.read(report_read, 16)
-    os.close(report_read)
-    if report:
+    with open(report_read, "rb") as file:
+        group, _, failed = file.read().rpartition(b"\n")
+    if failed:
         os.waitpid(pid, 0)
-        raise _spawn_error(child, int(report))
+        raise _spawn_error(child, int(failed))
+    if terminal >= 0 and controlled:
+        child.group = int(group or (pid if len(child.argv) > 1 else 0))
     return pid
 
 
@@ -156,16 +161,19 @@ def exec_shell(child: Child) -> NoReturn:
         raise _spawn_error(child, error.errno or errno.EIO) from None
 
 
-def _take_terminal(terminal: int, controlled: bool, stoppable: bool) -> None:
+def _take_terminal(terminal: int, controlled: bool, report: int) -> None:
+    """report is where a job's group is told; -1 for a process that is to lead the session."""
     if not controlled:
         os.setpgid(0, 0)
         return
     os.setsid()
     fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
-    if stoppable:
+    if report >= 0:
         from ttyscribe.terminal.leader import become_job
 
-        become_job(terminal)
+        group = become_job(terminal)
+        if group:
+            os.write(report, b"%d\n" % group)
 
 
 def _become(child: Child, fds: tuple[int, int, int]) -> NoReturn:
@@ -214,19 +222,29 @@ def is_watched(controlled: bool) -> bool:
     return not controlled or os.getsid(os.getppid()) == os.getsid(0)
 
 
-def stop_too(terminal: int) -> None:
+def stop_too(is_woken: Callable[[], bool]) -> bool:
     """Stop this process, whose shell has stopped, until it is continued.
 
     As the keyboard does where that can stop us: sudo stops as we do, and with SIGSTOP would
-    stop for ever where nobody is there to wake it. If it is the terminal's keyboard, all of
-    our job stops that we may: its shell sees none stopped of which a program goes on, as
-    another one of a pipeline or the script that started us.
+    stop for ever where nobody is there to wake it. False if it is not stopped, for it was
+    continued before: is_woken tells whether a handler has heard of it.
     """
     own = os.getpid()
     keyboard = signal.getsignal(signal.SIGTSTP) != signal.SIG_IGN and is_stoppable(own)
-    number = signal.SIGTSTP if keyboard else signal.SIGSTOP
+    return stop_by(signal.SIGTSTP if keyboard else signal.SIGSTOP, is_woken)
+
+
+def stop_by(number: int, is_woken: Callable[[], bool]) -> bool:
+    """Stop this process by the signal, blocked or not, as stop_too does."""
+    # What wakes us takes back a stop that is still blocked.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [number])
+    os.kill(os.getpid(), number)
+    stops = not is_woken()
+    if not stops:
+        signal.sigtimedwait([number], 0)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
-    os.kill(0 if keyboard and is_controlling(terminal, own) else own, number)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return stops
 
 
 def end_shell(pid: int) -> int:
