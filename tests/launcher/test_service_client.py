@@ -716,6 +716,72 @@ def test_no_key_stops_a_job_before_it_is_the_shell(each_service: Service) -> Non
         os.close(fd)
 
 
+# Leads a session on its terminal, and starts the client there in its foreground job, together
+# with another process.
+IN_THE_FOREGROUND = """
+import fcntl, os, signal, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+if not (pid := os.fork()):
+    os.setpgid(0, 0)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTOU])
+    os.tcsetpgrp(0, os.getpid())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTTOU])
+    if not os.fork():
+        signal.signal(signal.SIGINT, lambda *_: None)
+        signal.signal(signal.SIGQUIT, lambda *_: os.killpg(0, signal.SIGINT))
+        while os.getppid() != 1:
+            signal.pause()
+        os._exit(0)
+    os.execve(sys.argv[1], ["-x", "-c", "echo there; read line; echo got $line"], {})
+_, status = os.waitpid(pid, 0)
+os._exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_keys_that_are_for_all_of_a_job_are_told_and_typed_at_the_pty(
+    each_service: Service,
+) -> None:
+    outer, theirs = os.openpty()
+    inner, slave = os.openpty()
+    process, connection = led_by(IN_THE_FOREGROUND, each_service, theirs, slave)
+    assert connection.recv(wire.PACKET_MAX) == TAKEN
+    kind, (group,) = wire.unpack(connection.recv(wire.PACKET_MAX))
+    assert kind == wire.JOB
+    wait_until(lambda: os.tcgetpgrp(inner) == int(group), "the shell is in another group")
+    # The group has another name than the shell.
+    assert not Path(f"/proc/{int(group)}").exists()
+
+    def has(intr: bytes, isig: int) -> bool:
+        mode = termios.tcgetattr(theirs)
+        return mode[6][termios.VINTR] == intr and mode[LFLAG] & termios.ISIG == isig
+
+    assert has(b"\x03", termios.ISIG)
+    connection.send(wire.pack(wire.KEYS, b"\0\x18\x1c\x1a"))
+    wait_until(lambda: has(b"\x18", termios.ISIG), "the terminal has other keys")
+    # The other one of the job, which is interrupted too, interrupts all of it for another key.
+    os.write(outer, b"\x18")
+    assert said(connection) == wire.pack(wire.TYPED, b"%d" % signal.SIGINT)
+    os.write(outer, b"\x1c")
+    told = {said(connection), said(connection)}
+    assert told == {
+        wire.pack(wire.TYPED, b"%d" % signal.SIGQUIT), wire.pack(wire.TO_JOB, b"%d" % signal.SIGINT)
+    }  # fmt: skip
+    os.write(outer, b"\x18")
+    connection.send(wire.SYNC)
+    assert said(connection) == wire.pack(wire.TYPED, b"%d" % signal.SIGINT)
+    assert said(connection) == wire.SYNC
+    connection.send(wire.KEYS)
+    wait_until(lambda: has(b"\x03", 0), "the terminal still sends signals")
+    os.write(outer, b"\x03")
+    assert os.read(theirs, 10) == b"\x03"
+    os.write(inner, b"a line\n")
+    assert said(connection) == wire.pack(wire.ENDED, b"0")
+    connection.send(wire.DONE)
+    assert process.wait(TIMEOUT) == 0
+    for fd in (outer, theirs, inner):
+        os.close(fd)
+
+
 # Leads a session on its terminal, and starts the client there in a job of its own.
 IN_THE_BACKGROUND = """
 import fcntl, os, sys, termios
