@@ -12,7 +12,6 @@ from ttyscribe.errors import (
     WriterError,
     printable,
 )
-from ttyscribe.session.keys import SignalKeys
 from ttyscribe.session.outage import Outage
 from ttyscribe.session.pump import Pump
 from ttyscribe.terminal import RawMode, open_ends, spawn, window_of
@@ -174,6 +173,8 @@ class _Direct:
         pump.on_hang_up = self._forget_login
         pump.watch(self._wake, self._on_signal)
         if self._raw is not None and self._shares_keys:
+            from ttyscribe.session.keys import SignalKeys
+
             pump.keys = SignalKeys(
                 self._ends.master, self._controlled, self._raw.use_keys, self._ask_for_keys
             )
