@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator
 
     from ttyscribe.config.views import RecSession
+    from ttyscribe.session.keyboard import Keyboard
     from ttyscribe.session.pump import Log
     from ttyscribe.session.skip import Skip
     from ttyscribe.terminal import Ends
@@ -53,6 +54,9 @@ _WAIT_FOR_CLIENT = 5.0
 _PATIENCE = 0.3
 # Of all processes, proc(5).
 _PID_MAX = 1 << 22
+_OF_KEYBOARD = (
+    wire.STOPPED, wire.RESUMED, wire.BEHIND, wire.JOB, wire.TYPED, wire.SYNC, wire.TO_JOB
+)  # fmt: skip
 # How long the login record's file is waited for when nobody waits for us, in seconds.
 _UTMP_PATIENCE = 10.0
 
@@ -238,26 +242,29 @@ class Session:
         self._pump = pump
         end = self._end_for_outage if self.values["on_outage"] == "end" else None
         pump.on_freeze = Outage(recording, ends.terminal, self.fds[2], end, pump.show)
-        if ends.terminal >= 0 and job.shares_keys(ends.terminal, self.peer.pid):
-            controlled = job.gives_control(self.peer.pid)
-            pump.keys = SignalKeys(ends.master, controlled, self._use_keys, self._ask_for_keys)
-        if self._is_outlived:
-            # A client that is stopped by a signal can't tell, and another job has the keyboard.
-            pump.has_keyboard = functools.partial(
-                job.is_in_foreground, ends.terminal, self.peer.pid
-            )
-        # Until the client has taken the terminal.
-        pump.hold_keyboard(ends.terminal >= 0)
+        if pump.keyboard is not None:
+            self._hold(pump.keyboard, ends)
         pump.watch(self.connection.fileno(), functools.partial(self._on_client, ends))
         self.connection.setblocking(False)
         with logged_in(self._login_record):
-            if ends.terminal >= 0 and job.is_in_foreground(ends.terminal, self.peer.pid):
-                pump.read_ahead()
+            if pump.keyboard is not None and job.is_in_foreground(ends.terminal, self.peer.pid):
+                pump.keyboard.read_ahead()
             self._hand_over(ends)
             try:
                 pump.run()
             except Exception as error:  # the session has begun, so it is ended and not refused
                 self._fail(error)
+
+    def _hold(self, keyboard: Keyboard, ends: Ends) -> None:
+        """Leave the keyboard until the client has taken the terminal."""
+        pid = self.peer.pid
+        if job.shares_keys(ends.terminal, pid):
+            controlled = job.gives_control(pid)
+            keyboard.keys = SignalKeys(ends.master, controlled, self._use_keys, self._ask_for_keys)
+        if self._is_outlived:
+            # A client that is stopped by a signal can't tell, and another job has the keyboard.
+            keyboard.is_ours = functools.partial(job.is_in_foreground, ends.terminal, pid)
+        keyboard.leave()
 
     def _hand_over(self, ends: Ends) -> None:
         layout = bytearray()
@@ -310,23 +317,9 @@ class Session:
         try:
             if kind == wire.WINDOW:
                 self._pump.resize()
-            elif kind == wire.STOPPED:
-                self._pump.hold_keyboard(True)
-                with contextlib.suppress(OSError):  # its end is seen when it is read
-                    self.connection.send(wire.HELD)
-            elif kind in (wire.RESUMED, wire.BEHIND):
-                if ends.master >= 0:
-                    process_output(ends.master, kind == wire.RESUMED and fields[0] == b"1")
-                self._pump.hold_keyboard(kind == wire.BEHIND)
-            elif kind == wire.JOB:
-                if self._pump.keys is not None:
-                    self._pump.keys.begin(within(_PID_MAX, fields[0]))
-            elif kind == wire.TYPED:
-                self._pump.type_key(within(signal.NSIG - 1, fields[0]))
-            elif kind == wire.SYNC:
-                self._pump.keys_typed()
-            elif kind == wire.TO_JOB:
-                self._pump.signal_job(within(signal.NSIG - 1, fields[0]))
+            elif kind in _OF_KEYBOARD:
+                if self._pump.keyboard is not None:
+                    self._on_keyboard(self._pump.keyboard, ends, kind, fields)
             elif kind == wire.ENDED:
                 self._ended = Outcome.of(within(0xFFFF, fields[0]))
                 self._pump.shell_ended()
@@ -340,6 +333,30 @@ class Session:
                 self._client_gone()
         except (ValueError, IndexError):
             self._client_gone()
+
+    def _on_keyboard(
+        self, keyboard: Keyboard, ends: Ends, kind: bytes, fields: list[bytes]
+    ) -> None:
+        if kind == wire.STOPPED:
+            keyboard.leave()
+            with contextlib.suppress(OSError):  # its end is seen when it is read
+                self.connection.send(wire.HELD)
+        elif kind in (wire.RESUMED, wire.BEHIND):
+            if ends.master >= 0:
+                process_output(ends.master, kind == wire.RESUMED and fields[0] == b"1")
+            if kind == wire.RESUMED:
+                keyboard.take()
+            else:
+                keyboard.leave()
+        elif kind == wire.JOB:
+            if keyboard.keys is not None:
+                keyboard.keys.begin(within(_PID_MAX, fields[0]))
+        elif kind == wire.TYPED:
+            keyboard.type_key(within(signal.NSIG - 1, fields[0]))
+        elif kind == wire.SYNC:
+            keyboard.keys_typed()
+        else:
+            keyboard.signal_job(within(signal.NSIG - 1, fields[0]))
 
     def _use_keys(self, keys: bytes) -> None:
         with contextlib.suppress(OSError):  # its end is seen when it is read

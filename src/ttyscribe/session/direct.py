@@ -172,18 +172,19 @@ class _Direct:
         pump.on_freeze = Outage(self._recording, self._ends.terminal, 2, end, pump.show)
         pump.on_hang_up = self._forget_login
         pump.watch(self._wake, self._on_signal)
-        if self._raw is not None and self._shares_keys:
+        keyboard, keys = pump.keyboard, None
+        if self._raw is not None and keyboard is not None and self._shares_keys:
             from ttyscribe.session.keys import SignalKeys
 
-            pump.keys = SignalKeys(
+            keys = keyboard.keys = SignalKeys(
                 self._ends.master, self._controlled, self._raw.use_keys, self._ask_for_keys
             )
         if self._keys is not None:
             pump.watch(self._keys.fd, self._on_key_signals)
         try:
-            if self._raw is not None:
+            if self._raw is not None and keyboard is not None:
                 if is_in_foreground(self._ends.terminal):
-                    pump.read_ahead()
+                    keyboard.read_ahead()
                 self._raw.enter()
                 if not self._take():
                     use_lines(self._ends.master)
@@ -198,8 +199,8 @@ class _Direct:
                 self._recording.finish({"event": "end", "status": status}, self._told_to_end)
                 raise
             self._ends.close_childs()
-            if pump.keys is not None and self._controlled:
-                pump.keys.begin(self._child.group)
+            if keys is not None and self._controlled:
+                keys.begin(self._child.group)
             pump.run()
         except Exception as error:
             if not self._pid:
@@ -346,16 +347,17 @@ class _Direct:
             pass
 
     def _on_key_signals(self) -> None:
-        assert self._keys is not None
+        keyboard = self._pump.keyboard
+        assert self._keys is not None and keyboard is not None
         for number, sender in self._keys.read():
             if self._wait_status is None and sender == Sender.KEY:
                 if number == signal.SIGTSTP:
                     self._stops.typed()
-                self._pump.type_key(number)
+                keyboard.type_key(number)
             elif number == signal.SIGTSTP:
                 stop_by(number, self._is_woken)
             elif self._wait_status is None and sender == Sender.JOB:
-                self._pump.signal_job(number)
+                keyboard.signal_job(number)
             else:
                 self._act_on(number)
 
@@ -426,10 +428,15 @@ class _Direct:
         if self._stops.is_overtaken or self._is_woken():
             self._kill(signal.SIGCONT)
         elif self._raw is not None and is_watched(self._controlled):
+            keyboard = self._pump.keyboard
             self._raw.leave()
-            if self._stops.is_of_key and not is_in_foreground(self._ends.terminal):
+            if (
+                keyboard is not None
+                and self._stops.is_of_key
+                and not is_in_foreground(self._ends.terminal)
+            ):
                 # Nobody waits for us to stop as well; we are woken with our job.
-                self._pump.hold_keyboard(True, self._look)
+                keyboard.leave(self._look)
             else:
                 stop_too(self._is_woken)
                 self._take()
@@ -441,9 +448,13 @@ class _Direct:
         """Take the terminal, or leave it alone while it is another job's; whether it is taken."""
         assert self._raw is not None
         taken = self._raw.enter_again()
-        if self._ends.master >= 0:
+        keyboard = self._pump.keyboard
+        if self._ends.master >= 0 and keyboard is not None:
             process_output(self._ends.master, self._raw.took_output)
-            self._pump.hold_keyboard(not taken, self._look)
+            if taken:
+                keyboard.take()
+            else:
+                keyboard.leave(self._look)
         return taken
 
     def _look(self) -> None:

@@ -16,15 +16,10 @@ import select
 import termios
 
 from ttyscribe.events import INPUT, OUTPUT, WINDOW
+from ttyscribe.session.keyboard import Keyboard
 from ttyscribe.session.relay import Relay
 from ttyscribe.terminal import Sink, shut_down
-from ttyscribe.terminal.raw import (
-    copy_window,
-    is_emptied,
-    process_output,
-    reads_lines,
-    window_of,
-)
+from ttyscribe.terminal.raw import copy_window, process_output, window_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +27,6 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from ttyscribe.errors import WriterError
-    from ttyscribe.session.keys import SignalKeys
     from ttyscribe.terminal import Ends
 
     class Log(Protocol):
@@ -70,12 +64,7 @@ _LAG = 131072
 _HANGUP_GRACE = 5_000_000_000
 # When the shell has ended, a recording that can't be written is waited for no longer.
 _FROZEN_GRACE = 60_000_000_000
-# The longest line that a terminal has (N_TTY_BUF_SIZE).
-_LINE = 4096
-# How often is looked whether the user's terminal can be had.
-_LOOK_EVERY = 1_000_000_000
-
-_LFLAG, _CC = 3, 6
+_LFLAG = 3
 _PROMPT = termios.ECHO | termios.ICANON
 # A hidden password: a star for each character, its further bytes dropped, Enter kept.
 _STARS = bytes(byte if byte in b"\r\n" else ord("*") for byte in range(256))
@@ -91,10 +80,6 @@ def _ignore(frozen: bool) -> None:
 
 def _nothing() -> None:
     """There is nothing to do."""
-
-
-def _always() -> bool:
-    return True
 
 
 class Pump:
@@ -116,29 +101,27 @@ class Pump:
         self._withheld: list[Relay] = []
         self._hung_up_at: int | None = None
         self._frozen = False
-        self._keyboard_held = False
-        # Read from the keyboard, and not known to be what comes next.
-        self._typed = b""
         self._rest_of_pty = False
-        self._look: Callable[[], None] = _nothing
-        self._look_at = 0
         self._frozen_at = 0
         # Output, while it shows the recording itself faster than that may grow.
         self._paused = False
         self.on_freeze: Callable[[bool], None] = _ignore
-        # Where others have the terminal's keys too.
-        self.keys: SignalKeys | None = None
-        # Asked before what is typed is read, whether it is for the session: else it is left.
-        self.has_keyboard: Callable[[], bool] = _always
         # Called while the pty is still there.
         self.on_hang_up: Callable[[], None] = _nothing
+        self.keyboard: Keyboard | None = None
         if ends.master >= 0:
             screen = Sink(ends.terminal)
             self._add(Relay(ends.master, screen, OUTPUT), self._outputs)
             to_shell = Sink(os.dup(ends.master), ours=True)
             # Not the user's descriptor, which may be open for writing alone.
-            keyboard = os.dup(screen.fd)
-            self._add(Relay(keyboard, to_shell, INPUT), self._inputs)
+            relay = Relay(os.dup(screen.fd), to_shell, INPUT)
+            self._add(relay, self._inputs)
+            self.keyboard = Keyboard(
+                relay,
+                recording.now,
+                lambda: self._listen(relay),
+                lambda data: self._pass_on(relay, data),
+            )
         for ours, theirs in ends.outputs:
             self._add(Relay(ours, Sink(theirs), OUTPUT), self._outputs)
         if ends.input is not None:
@@ -164,59 +147,6 @@ class Pump:
             if size is not None:
                 self._recording.log(WINDOW, size)
             copy_window(self._ends.terminal, self._ends.master)
-
-    def hold_keyboard(self, held: bool, look: Callable[[], None] = _nothing) -> None:
-        """Leave what is typed to whoever has the user's terminal meanwhile, or read it again.
-
-        look is called once a second while it is held.
-        """
-        self._keyboard_held = held
-        self._look = look if held else _nothing
-        self._look_at = self._recording.now() + _LOOK_EVERY
-        for relay in self._inputs:
-            self._listen(relay)
-
-    def read_ahead(self) -> None:
-        """Pass on what was typed before the terminal is raw: lines, and ends of file.
-
-        Those are no bytes, and would be lost when the mode changes.
-        """
-        keyboard = self._inputs[0]
-        mode = termios.tcgetattr(keyboard.fd)
-        if not mode[_LFLAG] & termios.ICANON:
-            return
-        poll = select.poll()
-        poll.register(keyboard.fd, select.POLLIN)
-        while poll.poll(0) == [(keyboard.fd, select.POLLIN)]:
-            try:
-                data = os.read(keyboard.fd, _LINE)
-            except OSError:
-                break  # somebody else was first, or the terminal is gone
-            if not data.endswith(b"\n") and len(data) < _LINE:
-                data += mode[_CC][termios.VEOF]
-            self._pass_on(keyboard, data)
-
-    def type_key(self, number: int) -> None:
-        """Type the key that sends this signal: it did so at the user's terminal."""
-        if self.keys is None or self._ends.master < 0:
-            return
-        keyboard = self._inputs[0]
-        key = self.keys.typed(number)
-        # As a terminal that has no room left: what is not read takes no more.
-        if key and not (keyboard.closed or keyboard.paused or self._frozen):
-            self._pass_on(keyboard, key)
-
-    def keys_typed(self) -> None:
-        """All is typed that was pressed before what was read last."""
-        data, self._typed = self._typed, b""
-        if data and not self._inputs[0].closed:
-            self._listen(self._inputs[0])
-            self._pass_on(self._inputs[0], data)
-
-    def signal_job(self, number: int) -> None:
-        """Send the shell's job what was sent to all of ours."""
-        if self.keys is not None and self._ends.master >= 0:
-            self.keys.signal_job(number)
 
     def show(self, data: bytes) -> None:
         """Put a line of ours on the user's terminal, behind what is still to be delivered there."""
@@ -315,17 +245,14 @@ class Pump:
 
     def _step(self) -> None:
         events = self._poll.poll(self._timeout())
-        if self.keys is not None and not self._keyboard_held and self._ends.master >= 0:
+        if self.keyboard is not None and self._ends.master >= 0:
             # Before what a program shows, which has set its keys by then.
-            self.keys.follow(self._recording.now(), bool(events))
+            self.keyboard.follow(bool(events))
         for fd, ready in events:
             handler = self._handlers.get(fd)
             if handler is not None:
                 handler(ready)
         self._recording.tick()
-        if self._look is not _nothing and self._recording.now() >= self._look_at:
-            self._look_at = self._recording.now() + _LOOK_EVERY
-            self._look()
         if self._withheld and not self._recording.holds:
             self._release()
         if self._recording.full != self._frozen:
@@ -339,9 +266,8 @@ class Pump:
             left = self._recording.paused_until - self._recording.now()
             left = max(0, left // 1_000_000 + 1)
             due = left if due is None else min(due, left)
-        look = self._look_at if self._look is not _nothing else None
-        keys = self.keys.due() if self.keys is not None and not self._keyboard_held else None
-        for until in (self._until(), look, keys):
+        look = self.keyboard.due() if self.keyboard is not None and self._ends.master >= 0 else None
+        for until in (self._until(), look):
             if until is not None:
                 left = max(0, (until - self._recording.now()) // 1_000_000 + 1)
                 due = left if due is None else min(due, left)
@@ -382,29 +308,14 @@ class Pump:
 
     def _carry(self, relay: Relay) -> None:
         """Capture, log, deliver."""
-        if self._is_keyboard(relay):
-            # A key that sends a signal may have dropped what was reported, and a read would wait.
-            emptied = self.keys is not None and is_emptied(relay.fd)
-            if not self.has_keyboard() or (emptied and reads_lines(relay.fd)):
-                self.hold_keyboard(True, self._look_for_keyboard)
-                return
-            if emptied:
-                return
-        data = relay.read()
+        keyboard = self._keyboard_of(relay)
+        data = relay.read() if keyboard is None else keyboard.read()
         if data is None:
             return
         if not data:
             self._source_ended(relay)
             return
-        if self._is_keyboard(relay) and self.keys is not None and not self.keys.typed_before():
-            self._typed = data
-            self._listen(relay)
-            return
         self._pass_on(relay, data)
-
-    def _look_for_keyboard(self) -> None:
-        if self.has_keyboard():
-            self.hold_keyboard(False)
 
     def _pass_on(self, relay: Relay, data: bytes) -> None:
         if relay.kind == INPUT and self._hide_passwords and self._at_prompt():
@@ -467,8 +378,9 @@ class Pump:
         if not relay.open:
             return
         held = self._paused if relay.kind == OUTPUT else False
-        if self._is_keyboard(relay):
-            held = self._keyboard_held or bool(self._typed)
+        keyboard = self._keyboard_of(relay)
+        if keyboard is not None:
+            held = keyboard.held
         if relay.paused or self._frozen or held:
             try:
                 self._poll.unregister(relay.fd)
@@ -480,6 +392,8 @@ class Pump:
     def _freeze(self, frozen: bool) -> None:
         self._frozen = frozen
         self._frozen_at = self._recording.now()
+        if self.keyboard is not None:
+            self.keyboard.frozen = frozen
         for relay in self._inputs + self._outputs:
             self._listen(relay)
         self.on_freeze(frozen)
@@ -501,7 +415,7 @@ class Pump:
         return mode & _PROMPT == termios.ICANON
 
     def _source_ended(self, relay: Relay) -> None:
-        if self._is_keyboard(relay):
+        if self._keyboard_of(relay) is not None:
             self.hang_up()
             return
         self._stop_reading(relay)
@@ -516,8 +430,10 @@ class Pump:
             # Nobody reads: the shell's next write gets SIGPIPE, as it would have.
             self._close(relay)
 
-    def _is_keyboard(self, relay: Relay) -> bool:
-        return self._ends.master >= 0 and relay is self._inputs[0] and relay.kind == INPUT
+    def _keyboard_of(self, relay: Relay) -> Keyboard | None:
+        """The user's keyboard, if it is relay's source."""
+        keyboard = self.keyboard if self._ends.master >= 0 else None
+        return keyboard if keyboard is not None and keyboard.relay is relay else None
 
     def _stop_reading(self, relay: Relay) -> None:
         if not relay.open:
