@@ -684,7 +684,7 @@ def test_a_key_is_for_all_of_the_job_that_a_command_is_a_part_of(
             terminal.line("stty -a | grep -owE -e '-?(icanon|echo|opost|isig)'")
             terminal.expect(rb"icanon\r?\n.*root# ")
         # A key that is su's alone is shown by nobody, and what su says is for a raw terminal.
-        shown = re.sub(rb"\^[C\\X]|\r|(?<=: )\d+(?= )", b"", screen(terminal))
+        shown = re.sub(rb"\^[C\\X]|\r|(?<=: ) *\d+(?= )", b"", screen(terminal))
         return Result(shown, b"", 0)
 
     compared(bash, ours, lambda side: without_notices(typed(side)))
@@ -727,6 +727,38 @@ def test_a_script_that_a_key_has_stopped_goes_on_with_its_login(
             terminal.line("a line")
             terminal.expect(rb"a line\r\n.*a line\r\n.*next\r\n.*root# ")
         return Result(b"\n".join(modes), b"", 0)
+
+    compared(bash, ours, lambda side: without_notices(stopped(side)))
+
+
+@pytest.mark.parametrize("outer", ["bash", "dash"])
+def test_a_terminal_that_a_key_took_from_su_is_its_shells(
+    bash: Side, ours: Side, outer: str
+) -> None:
+    """With su -c no key is for us: the script stops, and neither su nor its command does."""
+
+    def stopped(side: Side) -> Result:
+        side.enter()
+        env = {"PATH": PATH + ":/usr/sbin:/sbin", "TERM": "dumb", "PS1": "root# ", "SH": side.shell}
+        options = {"bash": ["--norc", "--noediting"], "dash": []}[outer]
+        with Terminal([outer, *options, "-i"], env=env) as terminal:
+            terminal.expect(rb"root# ")
+            terminal.line(f"sh -c 'su {USER} -c \"sleep 1011; head -n 1\"; echo next'")
+            wait_until(lambda: asleep(side, "1011"), "no job")
+            terminal.send(b"\x1a")
+            terminal.expect(rb"root# ")
+            wait_until(lambda: is_cooked(terminal), "the terminal is not given back")
+            for number in (2, 3, 4):
+                terminal.line(f"echo typed-$((40+{number}))")
+                terminal.expect(b"typed-4%d\r\n.*root# " % number)
+            terminal.line("fg")
+            terminal.expect(rb"sh -c")
+            wait_until(lambda: asleep(side, "1011"), "no job")
+            for job in side.machine.running("sleep", "1011", whole=True):
+                os.kill(job, signal.SIGTERM)
+            terminal.line("a line")
+            terminal.expect(rb"a line\r+\n.*a line\r+\n.*next\r+\n.*root# ")
+            return Result(b"", b"", is_cooked(terminal))
 
     compared(bash, ours, lambda side: without_notices(stopped(side)))
 

@@ -150,8 +150,13 @@ def test_messages_that_journald_drops_are_reported(machine: OwnMachine) -> None:
                 login.line("seq -w 200000 | tail -n 180000; exit")
                 assert login.finish() == 0
             wait_until(lambda: bool(notes(".sent")), "no note is left")
-            rec = notes(".sent")[0].name.removesuffix(".sent")
-            os.utime(notes(".sent")[0], (time.time() - 60,) * 2)
+            (note,) = notes(".sent")
+            rec = note.name.removesuffix(".sent")
+            # Where the clock is set back, the journal is waited for from then on.
+            os.utime(note, (time.time() + 3600,) * 2)
+            wait_until(lambda: note.stat().st_mtime <= time.time(), "the note stays ahead")
+            assert not notes(".missing")
+            os.utime(note, (time.time() - 60,) * 2)
             wait_until(lambda: bool(notes(".missing")), "the gap is not noticed")
         there = {int(entry["TLOG_ID"]) for entry in entries(f"TLOG_REC={rec}")}
         alerts = [entry["MESSAGE"] for entry in entries("-p", "alert")]

@@ -595,10 +595,12 @@ static void wait_for_end(void)
     struct pollfd ready[] = {{.fd = signals, .events = POLLIN}, {.fd = recorder, .events = POLLIN}};
     for (;;) {
         struct timespec moment = {.tv_sec = 1};
-        bool behind = terminal >= 0 && !taken && status == NOT_YET;
-        if (behind && is_in_foreground())
+        // Nobody tells us of a key that stops whoever started us.
+        bool alone = shares_keys && !controlled;
+        bool looks = terminal >= 0 && (alone || !taken) && status == NOT_YET;
+        if (looks && is_in_foreground() != taken)
             go_on();
-        if (system_call(__NR_ppoll, (long)ready, 2, behind ? (long)&moment : 0, 0, 0, 0) <= 0)
+        if (system_call(__NR_ppoll, (long)ready, 2, looks ? (long)&moment : 0, 0, 0, 0) <= 0)
             continue;
         if (ready[0].revents)
             read_signal();

@@ -309,15 +309,17 @@ class _Session:
             poll.register(self.keys.fd, select.POLLIN)
         self._reap()
         while True:
-            behind = self.raw is not None and not self.raw.taken
-            for fd, _ in poll.poll(_LOOK_EVERY if behind else None):
+            # Nobody tells us of a key that stops whoever started us.
+            alone = self._shares_keys and not self.controlled
+            looks = self.raw is not None and (alone or not self.raw.taken)
+            for fd, _ in poll.poll(_LOOK_EVERY if looks else None):
                 if fd == self._wake:
                     self._on_signals(os.read(self._wake, 512))
                 elif self.keys is not None and fd == self.keys.fd:
                     self._on_key_signals()
                 elif self._done():
                     return self._outcome()
-            if behind and self._status is None:
+            if looks and self._status is None:
                 self._look()
 
     def wait_done(self) -> None:
@@ -456,7 +458,8 @@ class _Session:
         self.send(wire.WINDOW)
 
     def _look(self) -> None:
-        if is_in_foreground(self._terminal):
+        assert self.raw is not None
+        if is_in_foreground(self._terminal) != self.raw.taken:
             self._go_on()
 
     def _take(self) -> bool:

@@ -102,7 +102,10 @@ def _check_note(at: int, folder: str, name: str) -> Recovered | None:
         if not gaps:
             os.unlink(name, dir_fd=at)
             return None
-        if 0 <= age < PATIENCE:
+        if age < 0:
+            # The clock was set back since: the note's time counts anew.
+            os.utime(fd)
+        if age < PATIENCE:
             return None
         # Where the clock was set back meanwhile, entries are older than their recording.
         gaps = _gaps(_ids(left.identity, left.namespace, since=0), left.delivered)

@@ -179,6 +179,10 @@ class _Direct:
             keys = keyboard.keys = SignalKeys(
                 self._ends.master, self._controlled, self._raw.use_keys, self._ask_for_keys
             )
+            if not self._controlled:
+                # Nobody tells us of a key that stops whoever started us.
+                keyboard.is_ours = lambda: is_in_foreground(self._ends.terminal)
+                keyboard.on_lost = self._lose_terminal
         if self._keys is not None:
             pump.watch(self._keys.fd, self._on_key_signals)
         try:
@@ -456,6 +460,11 @@ class _Direct:
             else:
                 keyboard.leave(self._look)
         return taken
+
+    def _lose_terminal(self) -> None:
+        if self._raw is not None and self._pump.keyboard is not None:
+            self._raw.leave()
+            self._pump.keyboard.leave(self._look)
 
     def _look(self) -> None:
         if is_in_foreground(self._ends.terminal) and self._wait_status is None:

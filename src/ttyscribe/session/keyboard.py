@@ -53,6 +53,8 @@ class Keyboard:
         self.keys: SignalKeys | None = None
         # Asked before what is typed is read, whether it is for the session: else it is left.
         self.is_ours: Callable[[], bool] = _always
+        # Called when it is not.
+        self.on_lost: Callable[[], None] = self._lose
         self._clock = clock
         self._listen = listen
         self._pass_on = pass_on
@@ -103,7 +105,7 @@ class Keyboard:
         # A key that sends a signal may have dropped what was reported, and a read would wait.
         emptied = self.keys is not None and is_emptied(self.relay.fd)
         if not self.is_ours() or (emptied and reads_lines(self.relay.fd)):
-            self.leave(self._look_for_it)
+            self.on_lost()
             return None
         data = None if emptied else self.relay.read()
         if data and self.keys is not None and not self.keys.typed_before():
@@ -137,6 +139,9 @@ class Keyboard:
         """Once in each turn of the pump: busy is whether something has come."""
         if self.keys is not None and not self._left:
             self.keys.follow(self._clock(), busy)
+            # What its keys stop need not be us.
+            if not busy and not self.is_ours():
+                self.on_lost()
         if self._look is not _nothing and self._clock() >= self._look_at:
             self._look_at = self._clock() + _LOOK_EVERY
             self._look()
@@ -152,6 +157,9 @@ class Keyboard:
         self._look = look
         self._look_at = self._clock() + _LOOK_EVERY
         self._listen()
+
+    def _lose(self) -> None:
+        self.leave(self._look_for_it)
 
     def _look_for_it(self) -> None:
         if self.is_ours():
