@@ -748,8 +748,8 @@ def test_keys_that_are_for_all_of_a_job_are_told_and_typed_at_the_pty(
     kind, (group,) = wire.unpack(connection.recv(wire.PACKET_MAX))
     assert kind == wire.JOB
     wait_until(lambda: os.tcgetpgrp(inner) == int(group), "the shell is in another group")
-    # The group has another name than the shell.
-    assert not Path(f"/proc/{int(group)}").exists()
+    # It is not named after the shell.
+    wait_until(lambda: not Path(f"/proc/{int(group)}").exists(), "the group is a process's")
 
     def has(intr: bytes, isig: int) -> bool:
         mode = termios.tcgetattr(theirs)

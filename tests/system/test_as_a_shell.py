@@ -763,6 +763,20 @@ def test_a_terminal_that_a_key_took_from_su_is_its_shells(
     compared(bash, ours, lambda side: without_notices(stopped(side)))
 
 
+def test_a_shell_whose_leader_is_killed_ends(ours: Side) -> None:
+    ours.enter()
+    with root_prompt(ours, "-i", term="xterm") as terminal:
+        terminal.line(f"su {USER}")
+        terminal.expect(rb"ready\$ ")
+        terminal.line("sleep 1012 & ps -o comm= $PPID; kill -KILL $PPID")
+        terminal.expect(rb"kill -KILL.*root# ")
+        terminal.line("echo status $?.")
+        terminal.expect(rb"status \d+\.\r\n")
+    wait_until(lambda: all(ended(ours).values()), "a recording has no end")
+    for job in ours.machine.running("sleep", "1012"):
+        os.kill(job, signal.SIGKILL)
+
+
 SIGNALLED = {
     "timeout": f"timeout -s INT .5 {AS_USER} -c 'sleep 1010; echo end'",
     "timeout su": f"timeout -s INT .5 su {USER} --session-command 'sleep 1010; echo end'",

@@ -60,8 +60,9 @@ def test_nul_bytes_and_the_replacement_character_as_text(tlog: Path) -> None:
 
 
 def test_vim_with_a_resize(tlog: Path, tmp_path: Path) -> None:
-    vim = ["vim", "-u", "NONE", "-n", str(tmp_path / "f")]
-    with Terminal([*REC, "-o", str(tlog), "--", *vim]) as t:
+    # Of a name that is as long as the screen is wide, vim asks whether it was read.
+    vim = ["vim", "-u", "NONE", "-n", "f"]
+    with Terminal([*REC, "-o", str(tlog), "--", *vim], cwd=str(tmp_path)) as t:
         t.expect(b"~")
         t.resize(30, 100)
         t.send(b"ihello\x1b:wq\r")
