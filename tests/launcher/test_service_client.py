@@ -748,8 +748,9 @@ def test_keys_that_are_for_all_of_a_job_are_told_and_typed_at_the_pty(
     kind, (group,) = wire.unpack(connection.recv(wire.PACKET_MAX))
     assert kind == wire.JOB
     wait_until(lambda: os.tcgetpgrp(inner) == int(group), "the shell is in another group")
-    # It is not named after the shell.
-    wait_until(lambda: not Path(f"/proc/{int(group)}").exists(), "the group is a process's")
+    # It is not named after the shell, and stays for a shell that comes back to it.
+    named = Path(f"/proc/{int(group)}/stat")
+    wait_until(lambda: b") Z " in named.read_bytes(), "the group is the shell's")
 
     def has(intr: bytes, isig: int) -> bool:
         mode = termios.tcgetattr(theirs)

@@ -763,6 +763,25 @@ def test_a_terminal_that_a_key_took_from_su_is_its_shells(
     compared(bash, ours, lambda side: without_notices(stopped(side)))
 
 
+def test_a_shell_gives_the_terminal_back_to_the_group_it_came_from(
+    bash: Side, ours: Side
+) -> None:
+    line = f"su {USER} --session-command 'exec dash -i'"
+
+    def session(side: Side) -> Result:
+        side.enter()
+        with root_prompt(side, "--noediting", "-i") as terminal:
+            terminal.line(line)
+            terminal.expect(rb"\$ ")
+            terminal.line("exit 3")
+            terminal.expect(rb"root# ")
+            terminal.line("echo status $?.")
+            status = terminal.expect(rb"status (\d+)\.").group(1)
+        return Result(status, b"", 0)
+
+    compared(bash, ours, session)
+
+
 def test_a_shell_whose_leader_is_killed_ends(ours: Side) -> None:
     ours.enter()
     with root_prompt(ours, "-i", term="xterm") as terminal:

@@ -112,7 +112,7 @@ static void become_job(int slave)
         shell = pid;
         // It sees to it itself as well, for neither of the two waits.
         system_call(__NR_setpgid, pid, group, 0, 0, 0, 0);
-        end_named(group);
+        // Not waited for: a shell gives the pty back to the group that it came from.
         lead(slave, group, awaited);
     }
     if (pid == 0) {

@@ -54,7 +54,7 @@ def become_job(terminal: int) -> int:
         if job:
             try:
                 _join(job, group)
-                os.waitpid(group, 0)
+                # Not waited for: a shell gives the pty back to the group that it came from.
                 _lead(job, group, terminal)
             finally:
                 os._exit(NOT_EXECUTABLE)  # nothing of ours may go on here
