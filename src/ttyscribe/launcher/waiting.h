@@ -595,9 +595,8 @@ static void wait_for_end(void)
     struct pollfd ready[] = {{.fd = signals, .events = POLLIN}, {.fd = recorder, .events = POLLIN}};
     for (;;) {
         struct timespec moment = {.tv_sec = 1};
-        // Nobody tells us of a key that stops whoever started us.
-        bool alone = shares_keys && !controlled;
-        bool looks = terminal >= 0 && (alone || !taken) && status == NOT_YET;
+        // Nobody tells us of a key that stops or ends whoever started us, and not the shell.
+        bool looks = terminal >= 0 && (shares_keys || !taken) && status == NOT_YET;
         if (looks && is_in_foreground() != taken)
             go_on();
         if (system_call(__NR_ppoll, (long)ready, 2, looks ? (long)&moment : 0, 0, 0, 0) <= 0)

@@ -309,9 +309,8 @@ class _Session:
             poll.register(self.keys.fd, select.POLLIN)
         self._reap()
         while True:
-            # Nobody tells us of a key that stops whoever started us.
-            alone = self._shares_keys and not self.controlled
-            looks = self.raw is not None and (alone or not self.raw.taken)
+            # Nobody tells us of a key that stops or ends whoever started us, and not the shell.
+            looks = self.raw is not None and (self._shares_keys or not self.raw.taken)
             for fd, _ in poll.poll(_LOOK_EVERY if looks else None):
                 if fd == self._wake:
                     self._on_signals(os.read(self._wake, 512))

@@ -179,10 +179,9 @@ class _Direct:
             keys = keyboard.keys = SignalKeys(
                 self._ends.master, self._controlled, self._raw.use_keys, self._ask_for_keys
             )
-            if not self._controlled:
-                # Nobody tells us of a key that stops whoever started us.
-                keyboard.is_ours = lambda: is_in_foreground(self._ends.terminal)
-                keyboard.on_lost = self._lose_terminal
+            # Nobody tells us of a key that stops or ends whoever started us, and not the shell.
+            keyboard.is_ours = lambda: is_in_foreground(self._ends.terminal)
+            keyboard.on_lost = self._lose_terminal
         if self._keys is not None:
             pump.watch(self._keys.fd, self._on_key_signals)
         try:
