@@ -738,12 +738,16 @@ os._exit(os.waitstatus_to_exitcode(status))
 """
 
 
+@pytest.mark.parametrize("ignored", [False, True])
 def test_keys_that_are_for_all_of_a_job_are_told_and_typed_at_the_pty(
-    each_service: Service,
+    each_service: Service, ignored: bool
 ) -> None:
+    """Also where the client was started with them ignored, as its job's other programs are."""
     outer, theirs = os.openpty()
     inner, slave = os.openpty()
-    process, connection = led_by(IN_THE_FOREGROUND, each_service, theirs, slave)
+    ignore = "for each in (2, 3): signal.signal(each, signal.SIG_IGN)\n    " if ignored else ""
+    program = IN_THE_FOREGROUND.replace("os.execve", f"{ignore}os.execve")
+    process, connection = led_by(program, each_service, theirs, slave)
     assert connection.recv(wire.PACKET_MAX) == TAKEN
     kind, (group,) = wire.unpack(connection.recv(wire.PACKET_MAX))
     assert kind == wire.JOB

@@ -661,7 +661,16 @@ COMMANDS_IN_JOBS = {
     "trap": f"su {USER} --session-command 'trap \"echo trapped\" INT; sleep 1008; echo end'",
     "own key": f"su {USER} --session-command 'stty intr ^X; echo x; sleep 1008; echo end'",
     "jobs": f"bash -c \"su {USER} --session-command 'set -m; sleep 1008; echo end'; echo next\"",
+    "ignored": f"(trap '' INT; su {USER} --session-command 'python3 ~/handles'; echo next $?)",
+    "key that comes back": f"sh -c 'su {USER} --session-command \"stty -isig; sleep 1; stty isig;"
+    " sleep .4; sleep 1008; echo end\"; echo next'",
 }
+# As a pager does, whoever started it may ignore the key.
+HANDLES = """\
+import os, signal, subprocess
+signal.signal(signal.SIGINT, lambda *_: os._exit(9))
+subprocess.run(["sleep", "1008"])
+"""
 
 
 TYPED = [(b"\x03", name) for name in COMMANDS_IN_JOBS if name != "own key"]
@@ -674,6 +683,7 @@ def test_a_key_is_for_all_of_the_job_that_a_command_is_a_part_of(
 ) -> None:
     def typed(side: Side) -> Result:
         side.enter()
+        Path(f"/home/{USER}/handles").write_text(HANDLES)
         with root_prompt(side, "--noediting", "-i") as terminal:
             terminal.line("ulimit -c 0")
             terminal.expect(rb"root# ")
@@ -763,16 +773,61 @@ def test_a_terminal_that_a_key_took_from_su_is_its_shells(
     compared(bash, ours, lambda side: without_notices(stopped(side)))
 
 
-def test_a_shell_gives_the_terminal_back_to_the_group_it_came_from(
-    bash: Side, ours: Side
+SURVIVORS = [
+    (b"\x03", f"find /tmp -maxdepth 0 -exec su {USER} --session-command 'LINE' \\;"),
+    (b"\x1a", f"sh -c \"su {USER} --session-command 'LINE'\""),
+]
+
+
+@pytest.mark.parametrize(("key", "line"), SURVIVORS)
+def test_a_terminal_is_given_back_by_a_program_that_a_key_leaves_alone(
+    bash: Side, ours: Side, key: bytes, line: str
 ) -> None:
-    line = f"su {USER} --session-command 'exec dash -i'"
+    """Whoever started it has left it with the terminal."""
+    line = line.replace("LINE", 'trap "" INT TSTP; sleep 1014')
+
+    def typed(side: Side) -> Result:
+        side.enter()
+        env = {"PATH": PATH + ":/usr/sbin:/sbin", "TERM": "dumb", "PS1": "root# "}
+        with Terminal(["dash", "-i"], env=env) as terminal:
+            terminal.expect(rb"root# ")
+            terminal.line(line)
+            wait_until(lambda: asleep(side, "1014"), "no job")
+            terminal.send(key)
+            terminal.expect(rb"root# ")
+            wait_until(lambda: is_cooked(terminal), "the terminal is not given back")
+            for number in (2, 3, 4):
+                terminal.line(f"echo typed-$((40+{number}))")
+                terminal.expect(b"typed-4%d\r\n.*root# " % number)
+            left = side.machine.running("sleep", "1014", whole=True)
+            states = [state_of(pid) for pid in left]
+            for pid in left:
+                os.kill(pid, signal.SIGKILL)
+        return Result(repr(states).encode(), b"", 0)
+
+    compared(bash, ours, typed)
+
+
+@pytest.mark.parametrize("shell", ["dash -i", "zsh -f -i", "tcsh -f", "bash --norc -i"])
+def test_a_shell_gives_the_terminal_back_to_the_group_it_came_from(
+    bash: Side, ours: Side, shell: str
+) -> None:
+    line = f"su {USER} --session-command 'PS1=ready\\$\\  exec {shell}'"
 
     def session(side: Side) -> Result:
         side.enter()
         with root_prompt(side, "--noediting", "-i") as terminal:
             terminal.line(line)
-            terminal.expect(rb"\$ ")
+            terminal.expect(rb"ready\$ |> ")
+            if "dash" not in shell:
+                terminal.line("suspend")
+                terminal.expect(rb"[Ss]topped.*root# ")
+                wait_until(lambda: is_cooked(terminal), "the terminal is not given back")
+                for number in (2, 3):
+                    terminal.line(f"echo typed-$((40+{number}))")
+                    terminal.expect(b"typed-4%d\r\n.*root# " % number)
+                terminal.line("fg")
+                terminal.expect(rb"fg\r\n")
             terminal.line("exit 3")
             terminal.expect(rb"root# ")
             terminal.line("echo status $?.")
@@ -1065,6 +1120,14 @@ def test_a_login_that_is_stopped_from_outside_stays_so_until_it_is_continued(
             return Result(stopped.encode(), b"", terminal.finish())
 
     compared(bash, ours, session)
+
+
+def test_a_shell_that_no_terminal_controls_is_stopped_by_no_key_of_it(
+    bash: Side, ours: Side
+) -> None:
+    """As vim has it, which stops all of its group."""
+    line = f"su {USER} -c 'kill -TSTP $$; kill -TTIN 0; sh -c \"kill -TSTP 0\"; echo on'"
+    compared(bash, ours, lambda side: without_notices(at_a_root_prompt(side, line)))
 
 
 def test_su_stops_with_a_shell_that_no_terminal_controls(bash: Side, ours: Side) -> None:

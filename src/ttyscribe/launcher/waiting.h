@@ -62,6 +62,7 @@ static int status = NOT_YET; // of wait4(2)
 static int signals = -1;     // signalfd(2) of those that we act on
 static int told;             // the signal that told us to end
 static bool stopping;        // as the shell did, once the keyboard is not read
+static bool woken;           // by a CONT
 // As terminal/stops.py, in milliseconds of the monotonic clock.
 static long stop_awaited, stop_overtaken;
 enum { STOP_PATIENCE = 1000 };
@@ -154,6 +155,9 @@ static void reap(void)
     else if (milliseconds() < stop_overtaken) {
         stop_awaited = stop_overtaken = 0;
         send_to_shell(SIGCONT);
+    } else if (terminal >= 0 && !controlled && WSTOPSIG(now) != SIGSTOP) {
+        // Without us it would have led our session, and the kernel would have left it alone.
+        send_to_group(SIGCONT);
     }
     // Else it stays so until it is sent a CONT, or we are, as it would alone.
     else if (terminal >= 0 && is_watched()) {
@@ -328,9 +332,10 @@ static void restore(void)
                && is_given(&mode)) {
         // A key ended or stopped the script that we are a part of, before us. Who sets a mode
         // while another job has the terminal is stopped else.
-        mask(SIG_BLOCK, bit(SIGTTOU));
+        uint64_t set = bit(SIGTTOU), before;
+        system_call(__NR_rt_sigprocmask, SIG_BLOCK, (long)&set, (long)&before, sizeof set, 0, 0);
         system_call(__NR_ioctl, terminal, TCSETS, (long)cooked, 0, 0, 0);
-        mask(SIG_UNBLOCK, bit(SIGTTOU));
+        mask(SIG_SETMASK, before);
     }
     taken = false;
 }
@@ -383,7 +388,7 @@ static void stop_by(int number)
     // Sent first: where it is blocked, one that waits already does not stop us once more.
     system_call(__NR_kill, system_call(__NR_getpid, 0, 0, 0, 0, 0, 0), number, 0, 0, 0, 0);
     system_call(__NR_rt_sigprocmask, SIG_UNBLOCK, (long)&set, (long)&before, sizeof set, 0, 0);
-    system_call(__NR_rt_sigprocmask, SIG_SETMASK, (long)&before, 0, sizeof before, 0, 0);
+    mask(SIG_SETMASK, before);
 }
 
 // Whether what the process sent us is meant for all of our job: as _sender in
@@ -400,6 +405,24 @@ static bool is_of_key(int number)
     return number == SIGINT || number == SIGQUIT || number == SIGTSTP;
 }
 
+static bool read_signal(void);
+
+// As a TSTP has us do. What wakes us meanwhile came behind it.
+static void stop_unless_woken(void)
+{
+    static bool looking;
+    // One that comes while this is looked at is this one's.
+    if (looking)
+        return;
+    looking = true;
+    woken = false;
+    while (read_signal())
+        ;
+    looking = false;
+    if (!woken)
+        stop_by(SIGTSTP);
+}
+
 // sender is the process that it came from, 0 for the kernel: from our terminal, which the shell
 // may have left.
 static void on_signal(int number, long sender)
@@ -411,15 +434,18 @@ static void on_signal(int number, long sender)
         if (number == SIGTSTP)
             stop_awaited = milliseconds() + STOP_PATIENCE;
         say(TYPED, number);
-    } else if (number == SIGTSTP) {
-        stop_by(number);
-    } else if (shares_keys && controlled && is_of_key(number) && status == NOT_YET
-               && signals_jobs(sender)) {
+    } else if (shares_keys && (number == SIGINT || number == SIGQUIT) && status == NOT_YET
+               && controlled && signals_jobs(sender)) {
         say(TO_JOB, number);
+    } else if (is_of_key(number) && is_ignored(number)) {
+        ; // it was meant for us alone, or for nobody any more
+    } else if (number == SIGTSTP) {
+        stop_unless_woken();
     } else if (terminal >= 0 && number == SIGWINCH) {
         say(WINDOW, -1);
     } else if (terminal >= 0 && number == SIGCONT) {
         stopping = false;
+        woken = true;
         stop_overtaken = stop_awaited;
         go_on();
         if (status == NOT_YET)
@@ -645,8 +671,10 @@ static void look_around(void)
 static uint64_t watch(uint64_t *before)
 {
     uint64_t set = bit(SIGCHLD) | for_shell();
-    if (shares_keys && controlled && !is_ignored(SIGTSTP))
-        set |= bit(SIGTSTP);
+    // Blocked, they come even where our starter has us ignore them, as our job's programs do
+    // that do not handle them.
+    if (shares_keys && controlled)
+        set |= bit(SIGINT) | bit(SIGQUIT) | bit(SIGTSTP);
     system_call(__NR_rt_sigprocmask, SIG_BLOCK, (long)&set, (long)before, sizeof set, 0, 0);
     set_default(SIGCHLD);
     return set;

@@ -338,9 +338,7 @@ class Session:
         self, keyboard: Keyboard, ends: Ends, kind: bytes, fields: list[bytes]
     ) -> None:
         if kind == wire.STOPPED:
-            keyboard.leave()
-            with contextlib.suppress(OSError):  # its end is seen when it is read
-                self.connection.send(wire.HELD)
+            self._hold_back(keyboard)
         elif kind in (wire.RESUMED, wire.BEHIND):
             if ends.master >= 0:
                 process_output(ends.master, kind == wire.RESUMED and fields[0] == b"1")
@@ -358,16 +356,29 @@ class Session:
         else:
             keyboard.signal_job(within(signal.NSIG - 1, fields[0]))
 
-    def _use_keys(self, keys: bytes) -> None:
-        with contextlib.suppress(OSError):  # its end is seen when it is read
-            self.connection.send(wire.pack(wire.KEYS, keys))
+    def _hold_back(self, keyboard: Keyboard) -> None:
+        """Leave the keyboard, and tell the client when it is left, as soon as it hears."""
+        if self._tell(wire.HELD):
+            keyboard.leave()
+        else:
+            keyboard.leave(functools.partial(self._hold_back, keyboard))
+
+    def _use_keys(self, keys: bytes) -> bool:
+        return self._tell(wire.pack(wire.KEYS, keys))
 
     def _ask_for_keys(self) -> bool:
+        # Where nobody hears, nobody tells.
+        return not self._tell(wire.SYNC)
+
+    def _tell(self, packet: bytes) -> bool:
+        """Send the client a packet; False if it has left no room, by reading none."""
         try:
-            self.connection.send(wire.SYNC)
+            self.connection.send(packet)
+        except BlockingIOError:
+            return False
         except OSError:
-            return True  # nobody tells; its end is seen when it is read
-        return False
+            pass  # its end is seen when it is read
+        return True
 
     def _client_gone(self) -> None:
         """The client ended, or says what no client says: the shell is hung up."""

@@ -26,10 +26,11 @@ from ttyscribe.terminal.job import (
     shares_keys,
 )
 from ttyscribe.terminal.libc import call
-from ttyscribe.terminal.signals import ENDING, HANG_UPS, KEYBOARD, KeySignals, Sender
+from ttyscribe.terminal.signals import ENDING, HANG_UPS, KEYBOARD, KeySignals
 from ttyscribe.terminal.spawn import (
     Child,
     end_shell,
+    is_undone,
     is_watched,
     kill_session,
     name_terminal,
@@ -391,17 +392,22 @@ class _Session:
 
     def _on_key_signals(self) -> None:
         """INT, QUIT and TSTP, where the terminal's keys send them."""
-        for number, sender in self.keys.read() if self.keys is not None else ():
-            if self._status is None and sender == Sender.KEY:
-                if number == signal.SIGTSTP:
-                    self._stops.typed()
-                self.send(wire.pack(wire.TYPED, b"%d" % number))
-            elif number == signal.SIGTSTP:
-                stop_by(number, self._is_woken)
-            elif self._status is None and sender == Sender.JOB:
-                self.send(wire.pack(wire.TO_JOB, b"%d" % number))
-            else:
-                self._on_signals(bytes([number]))
+        if self.keys is not None:
+            self.keys.act(self._status is None, self._typed, self._to_job, self._to_us)
+
+    def _typed(self, number: int) -> None:
+        if number == signal.SIGTSTP:
+            self._stops.typed()
+        self.send(wire.pack(wire.TYPED, b"%d" % number))
+
+    def _to_job(self, number: int) -> None:
+        self.send(wire.pack(wire.TO_JOB, b"%d" % number))
+
+    def _to_us(self, number: int) -> None:
+        if number == signal.SIGTSTP:
+            stop_by(number, self._is_woken)
+        else:
+            self._on_signals(bytes([number]))
 
     def _pass_on(self, number: int) -> None:
         """It is meant for the shell, which we stand for."""
@@ -419,15 +425,20 @@ class _Session:
             return
         pid, status = os.waitpid(self.pid, os.WNOHANG | os.WUNTRACED)
         if pid and os.WIFSTOPPED(status):
-            # Else it stays so until it is sent a CONT, or we are, as it would alone.
-            if self._stops.is_overtaken:
-                self._stops.over()
-                os.kill(self.pid, signal.SIGCONT)
-            elif self.raw is not None and is_watched(self.controlled):
-                self._stopping = True
-                self.send(wire.STOPPED)
+            self._shell_stopped(os.WSTOPSIG(status))
         elif pid:
             self._set_ended(status)
+
+    def _shell_stopped(self, number: int) -> None:
+        if self._stops.is_overtaken:
+            self._stops.over()
+            os.kill(self.pid, signal.SIGCONT)
+        elif self.raw is None or is_undone(number, self.pid, self.controlled):
+            pass
+        # Else it stays so until it is sent a CONT, or we are, as it would alone.
+        elif is_watched(self.controlled):
+            self._stopping = True
+            self.send(wire.STOPPED)
 
     def _is_woken(self) -> bool:
         """Whether we are sent a CONT that is not acted on yet; it is from then on."""

@@ -17,9 +17,10 @@ from ttyscribe.session.pump import Pump
 from ttyscribe.terminal import RawMode, open_ends, spawn, window_of
 from ttyscribe.terminal.job import gives_control, is_in_foreground, is_outlived, shares_keys
 from ttyscribe.terminal.raw import process_output, use_lines
-from ttyscribe.terminal.signals import ENDING, HANG_UPS, KEYBOARD, KeySignals, Sender, die_by
+from ttyscribe.terminal.signals import ENDING, HANG_UPS, KEYBOARD, KeySignals, die_by
 from ttyscribe.terminal.spawn import (
     end_shell,
+    is_undone,
     is_watched,
     name_terminal,
     stands_apart,
@@ -177,7 +178,7 @@ class _Direct:
             from ttyscribe.session.keys import SignalKeys
 
             keys = keyboard.keys = SignalKeys(
-                self._ends.master, self._controlled, self._raw.use_keys, self._ask_for_keys
+                self._ends.master, self._controlled, self._use_keys, self._ask_for_keys
             )
             # Nobody tells us of a key that stops or ends whoever started us, and not the shell.
             keyboard.is_ours = lambda: is_in_foreground(self._ends.terminal)
@@ -352,17 +353,25 @@ class _Direct:
     def _on_key_signals(self) -> None:
         keyboard = self._pump.keyboard
         assert self._keys is not None and keyboard is not None
-        for number, sender in self._keys.read():
-            if self._wait_status is None and sender == Sender.KEY:
-                if number == signal.SIGTSTP:
-                    self._stops.typed()
-                keyboard.type_key(number)
-            elif number == signal.SIGTSTP:
-                stop_by(number, self._is_woken)
-            elif self._wait_status is None and sender == Sender.JOB:
-                keyboard.signal_job(number)
-            else:
-                self._act_on(number)
+        running = self._wait_status is None
+        self._keys.act(running, self._typed, keyboard.signal_job, self._to_us)
+
+    def _typed(self, number: int) -> None:
+        assert self._pump.keyboard is not None
+        if number == signal.SIGTSTP:
+            self._stops.typed()
+        self._pump.keyboard.type_key(number)
+
+    def _to_us(self, number: int) -> None:
+        if number == signal.SIGTSTP:
+            stop_by(number, self._is_woken)
+        else:
+            self._act_on(number)
+
+    def _use_keys(self, keys: bytes) -> bool:
+        assert self._raw is not None
+        self._raw.use_keys(keys)
+        return True
 
     def _ask_for_keys(self) -> bool:
         self._on_key_signals()
@@ -416,7 +425,8 @@ class _Direct:
         if pid == 0:
             return
         if os.WIFSTOPPED(status):
-            self._stop_with_shell()
+            if self._raw is None or not is_undone(os.WSTOPSIG(status), self._pid, self._controlled):
+                self._stop_with_shell()
             return
         self._wait_status = status
         self._pump.shell_ended()

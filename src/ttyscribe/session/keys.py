@@ -41,15 +41,16 @@ class SignalKeys:
 
     pty is its master. Where it is to control the shell, the keys are followed once begin
     has told in which group of processes the shell is; else nobody has it. use is called with
-    other keys, as keys_of gives them. ask is called when something was read from the user's
-    terminal: whether all is typed that was to be before it; else that is told later.
+    other keys, as keys_of gives them, and later again if it tells that they did not come
+    through. ask is called when something was read from the user's terminal: whether all is
+    typed that was to be before it; else that is told later.
     """
 
     def __init__(
         self,
         pty: int,
         controlled: bool,
-        use: Callable[[bytes], None],
+        use: Callable[[bytes], bool],
         ask: Callable[[], bool],
     ) -> None:
         self._group = None if controlled else 0
@@ -68,17 +69,18 @@ class SignalKeys:
         """Look at the pty; busy is whether something has come from it, or for it."""
         if self._group is None:
             return
-        keys = self._keys()
-        if keys != self._used:
+        here = self._is_here()
+        keys = self._keys() if here else b""
+        if keys != self._used and self._use(keys):
             self._used = keys
-            self._use(keys)
         if busy:
             self._wait = _SOON
         elif self._again is None or now < self._again:
             return
         elif self._wait < _LATE:
             self._wait *= 2
-        elif not keys:
+        elif not here and self._used == b"":
+            # Another job gives the pty back with something to tell.
             self._again = None
             return
         self._again = now + self._wait
@@ -105,13 +107,20 @@ class SignalKeys:
     def signal_job(self, number: int) -> None:
         """Send INT or QUIT to the shell's job, unless the pty is another job's."""
         try:
-            if os.tcgetpgrp(self._pty) == self._group:
+            if self._is_here():
                 fcntl.ioctl(self._pty, _TIOCSIG, number)
         except OSError:
             pass  # it has hung up, or this is another signal
 
+    def _is_here(self) -> bool:
+        """Whether the pty is where the job is that the shell was started in."""
+        try:
+            return os.tcgetpgrp(self._pty) == self._group
+        except OSError:
+            return False  # it has hung up
+
     def _keys(self) -> bytes:
         try:
-            return keys_of(self._pty) if os.tcgetpgrp(self._pty) == self._group else b""
-        except (OSError, termios.error):
+            return keys_of(self._pty)
+        except termios.error:
             return b""  # it has hung up

@@ -14,7 +14,7 @@ from ttyscribe.errors import NO_DESCRIPTOR, TerminalError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import NoReturn
 else:
     import _signal as signal
@@ -57,8 +57,8 @@ class Sender:
 class KeySignals:
     """The signals KEYS, told apart by who sends them; blocked while this is there.
 
-    fd can be read when there are some, and before is what was blocked. Those that are ignored
-    stay so. Raises TerminalError if no descriptor is left.
+    fd can be read when there are some, and before is what was blocked. Raises TerminalError if
+    no descriptor is left.
     """
 
     def __init__(self) -> None:
@@ -66,16 +66,33 @@ class KeySignals:
 
         from ttyscribe.terminal.libc import call
 
-        watched = [number for number in KEYS if signal.getsignal(number) != signal.SIG_IGN]
-        bits = sum(1 << number - 1 for number in watched).to_bytes(8, sys.byteorder)
-        self.before = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+        bits = sum(1 << number - 1 for number in KEYS).to_bytes(8, sys.byteorder)
+        # Blocked, they come even where our starter has us ignore them, as our job's programs
+        # do that do not handle them.
+        self.before = signal.pthread_sigmask(signal.SIG_BLOCK, KEYS)
         self.fd = call("signalfd", -1, bits.ljust(_SET_SIZE, b"\0"), _SFD_FLAGS)
         if self.fd < 0:
             self._unblock()
             raise TerminalError(NO_DESCRIPTOR)
 
-    def read(self) -> Iterator[tuple[int, str]]:
-        """What came: its number, and who sent it."""
+    def act(
+        self,
+        running: bool,
+        typed: Callable[[int], None],
+        to_job: Callable[[int], None],
+        to_us: Callable[[int], None],
+    ) -> None:
+        """Tell of what came: of a key while the shell is running, of what is for all of its
+        job, and of the rest but for what we are to ignore."""
+        for number, sender in self._read():
+            if running and sender == Sender.KEY:
+                typed(number)
+            elif running and sender == Sender.JOB and number in KEYBOARD:
+                to_job(number)
+            elif signal.getsignal(number) != signal.SIG_IGN:
+                to_us(number)
+
+    def _read(self) -> Iterator[tuple[int, str]]:
         try:
             while info := os.read(self.fd, _INFO_SIZE):
                 number, _, code, pid = _INFO.unpack_from(info)

@@ -222,6 +222,18 @@ def is_watched(controlled: bool) -> bool:
     return not controlled or os.getsid(os.getppid()) == os.getsid(0)
 
 
+def is_undone(number: int, pid: int, controlled: bool) -> bool:
+    """Undo a stop of the shell pid by the signal number that nobody would have seen without us.
+
+    Where it is not to be controlled, it would have led our session, and the kernel would have
+    left it alone but for SIGSTOP.
+    """
+    undone = not controlled and number != signal.SIGSTOP
+    if undone:
+        os.killpg(pid, signal.SIGCONT)
+    return undone
+
+
 def stop_too(is_woken: Callable[[], bool]) -> bool:
     """Stop this process, whose shell has stopped, until it is continued.
 
