@@ -59,7 +59,7 @@ def test_fault_of_the_pump_ends_session_and_recording_with_one_alert(
     session = child.Session(ours, peer, hello, (null, null, null), marks.append)
     session.values = config.built_in("rec-session")  # type: ignore[assignment]
     log: Any = Log(failure)
-    session._record(log, open_ends(session.fds, log_input=False, log_output=False))
+    session._record(log, open_ends(session.fds, os.getpid(), log_input=False, log_output=False))
     session._finish(log)
     with theirs:
         assert [theirs.recv(wire.PACKET_MAX)[:1] for _ in range(2)] == [wire.RECORD, wire.END]

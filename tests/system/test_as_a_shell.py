@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -388,6 +389,90 @@ def test_all_three_on_one_socket(bash: Side, ours: Side) -> None:
         return Result(out, b"", status)
 
     compared(bash, ours, on_socket)
+
+
+LINES = "".join(f"{number}\n" for number in range(400_000))
+SCRIPT = f"""\
+su {USER} -c 'echo one'
+su - {USER} -c 'echo $0'
+sudo -u {USER} -i cat /dev/null
+su {USER} -c 'head -c 5'
+1234
+su {USER} -c 'read x; echo got $x'
+a line
+echo on
+su {USER} -c cat
+the rest
+of it
+"""
+A_LOT = f"""\
+su {USER} -c 'head -c 1000000 | sha1sum'
+su {USER} -c 'head -c 777; true' | sha1sum
+head -c 7
+su {USER} -c 'sleep .1'
+su {USER} -c sha1sum
+cat
+"""
+PARTLY_READ = {
+    "script": ("bash -s", SCRIPT),
+    "shell": ("bash -s", f"su - {USER}\necho $0\nexit 3\necho $? back\n"),
+    "loop": (f'while read x; do su {USER} -c "echo $x"; done', "1\n2\n3\n4\n5\n"),
+    "a lot of it": (A_LOT, LINES),
+    "none": (f"su {USER} -c 'exec <&-; echo one'; su {USER} -c cat; su {USER} -c 'read x'", ""),
+    "and closed": (f"su {USER} -c 'read x; exec <&-; echo $x'; cat", "a\nb\nc\n"),
+}
+
+
+def on_a_socket(side: Side, line: str, data: bytes) -> Result:
+    here, there = socket.socketpair()
+    process = subprocess.Popen(
+        ["bash", "-c", line], stdin=there.fileno(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={"PATH": PATH + ":/usr/sbin:/sbin", "TERM": "xterm", "HOME": "/root"}, cwd="/",
+        start_new_session=True,
+    )  # fmt: skip
+    there.close()
+
+    def send() -> None:
+        with here, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            # Not all that is read is there from the first.
+            for at in range(0, len(data), max(64, len(data) // 4)):
+                here.sendall(data[at : at + max(64, len(data) // 4)])
+                time.sleep(0.1)
+            here.shutdown(socket.SHUT_WR)
+            process.wait(TIMEOUT)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    out, err = process.communicate(timeout=TIMEOUT)
+    sender.join()
+    return Result(out, err, process.returncode)
+
+
+@pytest.mark.parametrize("name", PARTLY_READ)
+@pytest.mark.parametrize("logs_input", [False, True])
+def test_what_a_command_leaves_of_its_input_is_its_starters(
+    bash: Side, ours: Side, tmp_path: Path, name: str, logs_input: bool
+) -> None:
+    line, data = PARTLY_READ[name]
+    values = ours.values
+
+    def from_file(side: Side) -> Result:
+        (tmp_path / "data").write_text(data)
+        with open(tmp_path / "data", "rb") as file:
+            return side.run(["bash", "-c", line], stdin=file)
+
+    def from_pipe(side: Side) -> Result:
+        return side.run(["bash", "-c", line], data=data.encode())
+
+    try:
+        ours.values = {**(values or {}), "log": {"input": logs_input}}
+        compared(bash, ours, lambda side: on_a_socket(side, line, data.encode()))
+        compared(bash, ours, from_pipe)
+        # Bash, too, reads ahead in a file, and is itself the shell there.
+        if name != "shell":
+            compared(bash, ours, from_file)
+    finally:
+        ours.values = values
 
 
 def test_ignored_signals_stay_ignored(bash: Side, ours: Side) -> None:

@@ -163,6 +163,7 @@ class Session:
         relay_all = self._skip is not None
         ends = open_ends(
             self.fds,
+            self.peer.pid,
             log_input=values["log"]["input"] or relay_all,
             log_output=values["log"]["output"] or relay_all,
         )

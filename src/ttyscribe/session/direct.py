@@ -105,6 +105,7 @@ def record_session(
     """
     ends = open_ends(
         fds,
+        os.getpid(),
         log_input=recording.log_input or relay_all,
         log_output=log_output or relay_all,
     )

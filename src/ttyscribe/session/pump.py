@@ -126,7 +126,7 @@ class Pump:
             self._add(Relay(ours, Sink(theirs), OUTPUT), self._outputs)
         if ends.input is not None:
             theirs, ours = ends.input
-            self._add(Relay(os.dup(theirs), Sink(ours, ours=True), INPUT), self._inputs)
+            self._add(_input_relay(theirs, Sink(ours, ours=True), ends.held), self._inputs)
 
     # What whoever runs the session tells the pump.
 
@@ -158,6 +158,7 @@ class Pump:
     def shell_ended(self) -> None:
         """The shell is gone; what it wrote is still to be delivered."""
         self._ended = True
+        self._leave_inputs()
 
     def hang_up(self) -> None:
         """The user is gone: the shell and its job get SIGHUP, as from a real terminal."""
@@ -165,6 +166,7 @@ class Pump:
             return
         self.on_hang_up()
         self._hung_up_at = self._recording.now()
+        self._leave_inputs()
         for relay in self._inputs + self._outputs:
             self._close(relay)
         for fd in {self._ends.slave} - {-1}:
@@ -240,6 +242,7 @@ class Pump:
 
     def close(self) -> None:
         """Close what the pump opened and the pty."""
+        self._leave_inputs()
         for relay in self._inputs + self._outputs:
             self._close(relay)
 
@@ -447,7 +450,12 @@ class Pump:
         if relay.kind == OUTPUT:
             # Who still writes to a socket whose other way stays open is told so.
             shut_down(relay.fd, _socket.SHUT_RD)
-        os.close(relay.fd)
+        relay.stop()
+
+    def _leave_inputs(self) -> None:
+        for relay in self._inputs:
+            if relay.leave_unread():
+                self._close(relay)
 
     def _close(self, relay: Relay) -> None:
         self._stop_reading(relay)
@@ -461,3 +469,15 @@ class Pump:
             pass
         relay.sink.pending = relay.withheld = b""
         relay.sink.close()
+
+
+def _input_relay(source: int, sink: Sink, held: int) -> Relay:
+    """From the user's standard input, which is no terminal, to the shell's."""
+    if held >= 0:
+        from ttyscribe.session.shared import shared
+
+        relay = shared(source, sink, held)
+        if relay is not None:
+            return relay
+        os.close(held)
+    return Relay(os.dup(source), sink, INPUT)

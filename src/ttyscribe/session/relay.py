@@ -49,6 +49,14 @@ class Relay:
         """Whether something that was read is still to be delivered."""
         return bool(self.withheld or self.sink.pending)
 
+    def stop(self) -> None:
+        """Close the source: no more is read from it."""
+        os.close(self.fd)
+
+    def leave_unread(self) -> bool:
+        """The shell is gone: leave what it has not read to others; False where that can't be."""
+        return False
+
     def read(self) -> bytes | None:
         """What is there now: b"" at the end, None if there is nothing after all.
 

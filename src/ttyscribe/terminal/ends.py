@@ -6,7 +6,8 @@ that is any, is a pty for the shell; each other one that is recorded is a pipe o
 own (a socket pair where it is a socket: shells look), so that stdout and stderr stay
 apart; and one that is not recorded goes to the shell as it is. A socket takes what is
 written to it on any descriptor: as standard input it is a pair of ours, whose both
-ways are relayed.
+ways are relayed. What the shell leaves of an input that is relayed is left to who reads
+it next (session/shared.py).
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ import _socket
 import fcntl
 import os
 import stat
+import sys
 import termios
 
 from ttyscribe.errors import TerminalError, reason
-from ttyscribe.terminal.job import device_of
+from ttyscribe.terminal.job import Job, device_of
 from ttyscribe.terminal.raw import copy_window
 
 _NONE = -1
+# The size of a struct ucred, of which the first is the process: unix(7).
+_CREDENTIALS = 12
 
 
 class Ends:
@@ -31,10 +35,11 @@ class Ends:
     that. master, slave: the pty. child: what becomes the
     shell's standard input, output and error. outputs: (our end, the user's
     descriptor) for each recorded output that is no terminal; input likewise
-    (the user's descriptor, our end), or None.
+    (the user's descriptor, our end), or None. held: another descriptor of the shell's
+    end of that, where others may read what it leaves of it.
     """
 
-    __slots__ = ("child", "input", "master", "outputs", "slave", "terminal", "whole")
+    __slots__ = ("child", "held", "input", "master", "outputs", "slave", "terminal", "whole")
 
     def __init__(self) -> None:
         self.terminal = _NONE
@@ -44,6 +49,7 @@ class Ends:
         self.child = [_NONE, _NONE, _NONE]
         self.outputs: list[tuple[int, int]] = []
         self.input: tuple[int, int] | None = None
+        self.held = _NONE
 
     def close_childs(self) -> None:
         """Close the shell's ends of our pipes, once the shell has them."""
@@ -52,10 +58,13 @@ class Ends:
         self.child = [_NONE, _NONE, _NONE]
 
 
-def open_ends(fds: tuple[int, int, int], *, log_input: bool, log_output: bool) -> Ends:
+def open_ends(
+    fds: tuple[int, int, int], pid: int, *, log_input: bool, log_output: bool
+) -> Ends:
     """Make the shell's side for the user's descriptors fds, some of which may be closed (-1).
 
-    Raises TerminalError if the system has no pty or descriptor left.
+    pid is the process that stands for the shell. Raises TerminalError if the system has no pty
+    or descriptor left.
     """
     ends = Ends()
     terminals = [fd >= 0 and os.isatty(fd) for fd in fds]
@@ -78,6 +87,8 @@ def open_ends(fds: tuple[int, int, int], *, log_input: bool, log_output: bool) -
                     os.set_blocking(ours, False)
                     ends.child[0] = theirs
                     ends.input = (fd, ours)
+                    if _is_shared(fd, pid):
+                        ends.held = _duplicate(theirs)
                     if both_ways:
                         ends.outputs.append((_duplicate(ours), fd))
                 else:
@@ -167,6 +178,27 @@ def _is_stream(fd: int) -> bool:
     kind = sock.type
     sock.detach()
     return kind == _socket.SOCK_STREAM
+
+
+def _is_shared(fd: int, pid: int) -> bool:
+    """Whether others than the process pid may read from fd after it, and can be left the rest.
+
+    Not where its parent made both ends of a socket, for it alone, as sshd does.
+    """
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISSOCK(mode):
+        reads = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_WRONLY
+        return reads and (stat.S_ISREG(mode) or stat.S_ISFIFO(mode))
+    if not _is_stream(fd):
+        return False
+    sock = _socket.socket(fileno=fd)
+    try:
+        maker = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _CREDENTIALS)
+        return int.from_bytes(maker[:4], sys.byteorder) != Job(pid).parent
+    except OSError:
+        return False
+    finally:
+        sock.detach()
 
 
 def _duplicate(fd: int) -> int:
