@@ -45,6 +45,7 @@ LOGIN_PATH = (
     "ttyscribe.config.broken",
     "ttyscribe.policy",
     "ttyscribe.recorder.client",
+    "ttyscribe.recorder.reach",
     "ttyscribe.recorder.wire",
     "ttyscribe.session",
     "ttyscribe.session.alert",
@@ -69,9 +70,9 @@ LOGIN = """\
 import os, sys
 sys.path.insert(0, sys.argv[1])
 from ttyscribe.config import loader
-from ttyscribe.recorder import client
+from ttyscribe.recorder import reach
 loader.FOLDER = sys.argv[2]
-client.connect = lambda: None
+reach.connect = lambda: None
 from ttyscribe.cli.rec_session import launched
 environ = {b"PATH": os.environb[b"PATH"], b"XDG_STATE_HOME": os.fsencode(sys.argv[2])}
 status = launched("-ttyscribe-rec-session", ["-c", "exit 7"], environ)

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from tests.driving import wait_until
 
-from ttyscribe.recorder import client, wire
+from ttyscribe.recorder import reach, wire
 from ttyscribe.session import skip
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -99,8 +99,8 @@ PYTHON_CLIENT = """\
 #!{python} -I
 import os, sys
 from ttyscribe.cli import rec_session
-from ttyscribe.recorder import client
-client.connect.__defaults__ = ({socket!r},)
+from ttyscribe.recorder import reach
+reach.connect.__defaults__ = ({socket!r},)
 rec_session.waiter = lambda: {waiter!r}
 sys.exit(rec_session.launched("-sh", sys.argv[1:], dict(os.environb)))
 """
@@ -210,7 +210,7 @@ def test_the_python_client_gives_up_as_soon(service: Service) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
         sock.connect(str(service.path))
         begin = time.monotonic()
-        assert client.ask(sock, "-sh", [], {}, (0, 1, 2)) is None
+        assert reach.ask(sock, "-sh", [], {}, (0, 1, 2)) is None
         assert 0.5 < time.monotonic() - begin < 1.5
 
 

@@ -171,7 +171,7 @@ class Login:
             self._put_by(_SPARE + _TO_READ)
             self._release_spare(_SPARE)
             if self.arguments[:1] == ["-c"] and "git-" in self.arguments[-1]:
-                from ttyscribe.recorder.client import not_dumpable
+                from ttyscribe.recorder.reach import not_dumpable
                 from ttyscribe.session.skip import asks_git
 
                 not_dumpable()
@@ -222,12 +222,12 @@ class Login:
                 raise ServiceError(self.service)
             self._serviced = True
             return None
-        from ttyscribe.recorder import client, wire
+        from ttyscribe.recorder import reach, wire
 
-        sock = client.connect()
+        sock = reach.connect()
         if sock is None:
             return None
-        answer = client.ask(
+        answer = reach.ask(
             sock, self.argv0, self.arguments, self.environ, self.fds, self._is_plain_git
         )
         fields = [os.fsdecode(field) for field in answer.fields] if answer is not None else []
@@ -246,8 +246,9 @@ class Login:
         shell = self._shell(fields[0])
         if len(fields) > 3:
             shell = self._program(fields[3], fields[4:], shell)
-        ended = client.run_recorded(sock, answer, shell, self.fds, waiter())
-        return self._end(*ended)
+        from ttyscribe.recorder.client import run_recorded
+
+        return self._end(*run_recorded(sock, answer, shell, self.fds, waiter()))
 
     def _by_ourselves(self) -> int:
         """Record in this process. Raises TtyscribeError where that can't be."""

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The launcher's own client of the recorder service, which spares a login the interpreter.
 //
-// It does what Login._by_service in cli/rec_session.py and recorder/client.py do, which stay
-// for whatever is unusual: then attempt() returns TO_PYTHON, before anything was asked of the
-// service, or with a note of what came of it. Once the service has heard us it is not asked
-// again: it may hold this session to be a recorded one, and would let a second one through.
+// It does what Login._by_service in cli/rec_session.py does, with recorder/reach.py and client.py.
+// Those stay for whatever is unusual: then attempt() returns TO_PYTHON, before anything was
+// asked of the service, or with a note of what came of it. Once the service has heard us it is
+// not asked again: it may hold this session to be a recorded one, and would let a second one
+// through.
 //
 // Everything that the service says is checked, though it is trusted: a wrong packet is no
 // reason to run something else.

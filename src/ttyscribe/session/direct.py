@@ -442,15 +442,10 @@ class _Direct:
         if self._stops.is_overtaken or self._is_woken():
             self._kill(signal.SIGCONT)
         elif self._raw is not None and is_watched(self._controlled):
-            keyboard = self._pump.keyboard
             self._raw.leave()
-            if (
-                keyboard is not None
-                and self._stops.is_of_key
-                and not is_in_foreground(self._ends.terminal)
-            ):
+            if self._stops.is_of_key and not is_in_foreground(self._ends.terminal):
                 # Nobody waits for us to stop as well; we are woken with our job.
-                keyboard.leave(self._look)
+                self._lose_terminal()
             else:
                 stop_too(self._is_woken)
                 self._take()
