@@ -30,7 +30,7 @@ COMPILE = ROOT / "packaging" / "compile-launcher"
 REPORT = """
 import json, os, posix, sys
 
-def launched(argv0, arguments, environ, ignored, service):
+def launched(argv0, arguments, environ, ignored, service, held):
     if arguments[:1] == [b"exec".decode()]:
         os.execve(arguments[1], arguments[1:], environ)
     print(json.dumps({

@@ -1147,6 +1147,46 @@ def test_a_job_that_comes_to_the_foreground_gets_the_keyboard(bash: Side, ours: 
     compared(bash, ours, session)
 
 
+def starting(side: Side, *arguments: str) -> Terminal:
+    """The login shell on a terminal, which has begun, and started no shell yet."""
+    side.enter()
+    account = ["--reuid", USER, "--regid", USER, "--clear-groups"]
+    env = {"PATH": PATH, "TERM": "dumb", "HOME": f"/home/{USER}", "LOGNAME": USER}
+    terminal = Terminal(["setpriv", *account, side.shell, *arguments], env=env, cwd="/")
+
+    def holds_keys() -> bool:
+        status = Path(f"/proc/{terminal.pid}/status").read_text()
+        blocked = re.search(r"^SigBlk:\s*(\w+)", status, re.MULTILINE)
+        assert blocked is not None
+        return bool(int(blocked[1], 16) >> signal.SIGINT - 1 & 1)
+
+    while not holds_keys():
+        pass
+    return terminal
+
+
+@pytest.mark.parametrize("key", [b"\x03", b"\x1c"])
+def test_no_key_ends_a_login_that_is_just_beginning(ours: Side, key: bytes) -> None:
+    with starting(ours) as terminal:
+        terminal.send(key)
+        terminal.expect(rb"\$ ")
+        terminal.line("echo typed-$((40+2)); exit 3")
+        terminal.expect(rb"typed-42\r\n")
+        assert terminal.finish() == 3
+    assert b"Traceback" not in terminal.seen
+
+
+@pytest.mark.parametrize(("key", "number"), [(b"\x03", signal.SIGINT), (b"\x1c", signal.SIGQUIT)])
+def test_a_key_ends_a_command_that_is_just_beginning(
+    ours: Side, key: bytes, number: int
+) -> None:
+    with starting(ours, "-c", "sleep 1015; echo on") as terminal:
+        terminal.send(key)
+        assert terminal.finish() == -number
+    assert without_notices(Result(terminal.seen, b"", 0)).out in (b"^C", b"^\\")
+    wait_until(lambda: all(ended(ours).values()), "a recording has no end")
+
+
 TYPED_AHEAD = {
     "an end of file": ("cat; echo end", b"hello\n\x04"),
     "one in a line": ("wc -c", b"hello\x04\x04"),

@@ -81,12 +81,13 @@ def launched(
     environ: Mapping[bytes, bytes],
     ignored: Sequence[int] = (),
     service: str | None = None,
+    held: Sequence[int] = (),
 ) -> int:
     """Be the login shell that was started as argv0 with arguments and environ.
 
-    ignored are the signals that the shell is to ignore, of those that Python does.
-    service is what came of asking the recorder service, where the launcher did: "" if
-    it wants us to record, else why it does not.
+    ignored are the signals that the shell is to ignore, of those that Python does, and held
+    those that are blocked until it is there. service is what came of asking the recorder
+    service, where the launcher did: "" if it wants us to record, else why it does not.
 
     Returns the exit status; does not return where the real shell takes over.
     """
@@ -101,7 +102,7 @@ def launched(
 
         print(f"ttyscribe rec-session {__version__}")
         return 0
-    login = Login(argv0, shortened(arguments), environ, fds, ignored)
+    login = Login(argv0, shortened(arguments), environ, fds, ignored, held)
     login.service = service
     if list(arguments) == ["--configuration"]:
         from ttyscribe.config import dump
@@ -139,8 +140,10 @@ class Login:
         environ: Mapping[bytes, bytes],
         fds: tuple[int, int, int],
         ignored: Sequence[int] = (),
+        held: Sequence[int] = (),
     ) -> None:
         self._ignored = ignored
+        self._held = held
         self.argv0 = argv0
         self.arguments = list(arguments)
         self.environ = dict(environ)
@@ -288,7 +291,7 @@ class Login:
         dash = "-" if self.argv0.startswith("-") else ""
         environ = {name: value for name, value in self.environ.items() if name != SHELL_VARIABLE}
         environ[b"SHELL"] = os.fsencode(path)
-        return Child(path, [dash + base, *self.arguments], environ, self._ignored)
+        return Child(path, [dash + base, *self.arguments], environ, self._ignored, self._held)
 
     def _decide(self, loaded: Loaded[RecSession]) -> Decision:
         """Whether the policy wants this session recorded. Raises PolicyError."""
@@ -350,7 +353,7 @@ class Login:
         from ttyscribe.session.skip import environment_of
         from ttyscribe.terminal import Child
 
-        return Child(path, argv, environment_of(shell.environ), shell.ignored)
+        return Child(path, argv, environment_of(shell.environ), shell.ignored, shell.held)
 
     def _begun(self, notice: str) -> None:
         """The session is being recorded; the shell is still to be started."""

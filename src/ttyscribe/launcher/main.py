@@ -10,8 +10,9 @@ from __future__ import annotations
 import sys
 from posix import environ
 
-# The launcher's notes, by their names: SIGPIPE and SIGXFSZ.
+# The launcher's notes, by their names: SIGPIPE and SIGXFSZ; SIGINT and SIGQUIT.
 IGNORED = {b"IGNORED_PIPE": 13, b"IGNORED_XFSZ": 25}
+HELD = {b"HELD_INT": 2, b"HELD_QUIT": 3}
 LOG = "/dev/log"
 
 
@@ -44,6 +45,11 @@ def original(prefixed: dict[bytes, bytes]) -> dict[bytes, bytes]:
 def ignored(variables: dict[bytes, bytes]) -> list[int]:
     """The signals that the launcher found ignored, of those that Python ignores itself."""
     return [number for name, number in IGNORED.items() if name in variables]
+
+
+def held(variables: dict[bytes, bytes]) -> list[int]:
+    """The signals that the launcher has blocked until there is a shell."""
+    return [number for name, number in HELD.items() if name in variables]
 
 
 def take_input(variables: dict[bytes, bytes]) -> None:
@@ -119,6 +125,7 @@ def alone(argv0: str, arguments: list[str], environ: dict[bytes, bytes], why: st
 
     for number in IGNORED.values():
         _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, held(posix.environ))
     words = ["-bash" if argv0.startswith("-") else "bash", *arguments]
     variables = {**environ, b"SHELL": b"/bin/bash"}
     variables.pop(b"TLOG_REC_SESSION_SHELL", None)
@@ -127,6 +134,11 @@ def alone(argv0: str, arguments: list[str], environ: dict[bytes, bytes], why: st
 
 def main() -> int:
     """Be the login shell with the launcher's arguments and environment."""
+    import _signal
+
+    # A key ends a login as it ends a shell, without a word.
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     # -I keeps this script's own folder out; the standard library stays first.
     sys.path += search_path(sys.argv[0], sys.executable)
     argv0, arguments, variables = sys.argv[1], sys.argv[2:], original(environ)
@@ -136,7 +148,9 @@ def main() -> int:
         from ttyscribe.cli.rec_session import launched
 
         why = "internal error: {}"
-        return launched(argv0, arguments, variables, ignored(environ), service(environ))
+        return launched(
+            argv0, arguments, variables, ignored(environ), service(environ), held(environ)
+        )
     except MemoryError:
         why = "no memory is left; free some or raise the limit (ulimit -v)"
     except Exception as error:  # in what is there, and in what is not; no session has begun

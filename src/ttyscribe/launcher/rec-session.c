@@ -56,19 +56,20 @@ static const char *keep_folder(void)
 
 // A copy of the environment with '_' before each entry, and notes of ours without one:
 // the interpreter ignores SIGPIPE and SIGXFSZ itself, so whether our starter does, as
-// systemd does for services, has to be told; what came of asking the recorder service; and
-// where standard input is, if not in its place.
+// systemd does for services, has to be told; which signals we have blocked; what came of
+// asking the recorder service; and where standard input is, if not in its place.
 static char **set_aside(char **environment, const char *note, const char *input)
 {
     static const char service[] = "SERVICE=";
     size_t entries = count(environment);
-    size_t size = (entries + 5) * sizeof(char *) + sizeof service + (note ? strlen(note) : 0);
+    enum { NOTES = 6, END = 1 };
+    size_t size = (entries + NOTES + END) * sizeof(char *) + sizeof service + (note ? strlen(note) : 0);
     for (size_t i = 0; i < entries; i++)
         size += strlen(environment[i]) + 2;
     char **copy = memory(size);
     if (!copy)
         return NULL;
-    char *text = (char *)(copy + entries + 5);
+    char *text = (char *)(copy + entries + NOTES + END);
     for (size_t i = 0; i < entries; i++) {
         size_t length = strlen(environment[i]) + 1;
         copy[i] = text;
@@ -87,6 +88,10 @@ static char **set_aside(char **environment, const char *note, const char *input)
         copy[entries++] = "IGNORED_PIPE=";
     if (is_ignored(SIGXFSZ))
         copy[entries++] = "IGNORED_XFSZ=";
+    if (held_keys & bit(SIGINT))
+        copy[entries++] = "HELD_INT=";
+    if (held_keys & bit(SIGQUIT))
+        copy[entries++] = "HELD_QUIT=";
     return copy;
 }
 
@@ -107,6 +112,7 @@ int main(int argc, char **argv, char **environment)
     // the exec resets it, and the login path sets it again.
     system_call(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0, 0);
 
+    hold_keys();
     // A caller may leave out even argv[0].
     static char *nameless[] = {"ttyscribe-rec-session", NULL};
     struct login login = {(size_t)argc, argv, environment};

@@ -518,10 +518,44 @@ static bool shell_at(const char *path, const struct login *login, struct program
     return made->environment;
 }
 
+// The signals that keys send, which are not meant for what comes before the shell: blocked by
+// us from our start on, until it is there.
+static uint64_t held_keys;
+
+// Where no terminal is ours, no key is, and the shell has such signals from elsewhere.
+static void hold_keys(void)
+{
+    uint64_t set = 0, before;
+    if (!is_terminal(0) && !is_terminal(1) && !is_terminal(2))
+        return;
+    if (!is_ignored(SIGINT))
+        set |= bit(SIGINT);
+    if (!is_ignored(SIGQUIT))
+        set |= bit(SIGQUIT);
+    system_call(__NR_rt_sigprocmask, SIG_BLOCK, (long)&set, (long)&before, sizeof set, 0, 0);
+    held_keys = set & ~before;
+}
+
+// Forget those that were pressed before there was a shell.
+static void forget_keys(void)
+{
+    struct timespec none = {0};
+    while (system_call(__NR_rt_sigtimedwait, (long)&held_keys, 0, (long)&none, sizeof held_keys,
+                       0, 0) > 0)
+        ;
+}
+
+// Whether it is to be a shell that does nothing for keys that send signals, once it is there.
+static bool is_interactive(const struct login *login)
+{
+    return login->argc == 1 && is_terminal(0);
+}
+
 // Become it; returns errno.
 static int execute(const struct program *program)
 {
     const char *path = program->path;
+    mask(SIG_UNBLOCK, held_keys);
     long result = system_call(__NR_execve, (long)path, (long)program->argv,
                               (long)program->environment, 0, 0, 0);
     if (result != -ENOEXEC)
@@ -739,6 +773,8 @@ static int run_recorded(const struct login *login, const struct answer *answer, 
         if (*fields[1] && is_terminal(0) && is_terminal(1))
             system_call(__NR_write, 1, (long)fields[1], (long)strlen(fields[1]), 0, 0, 0);
         if (terminal < 0 || take()) {
+            if (is_interactive(login))
+                forget_keys();
             prepare(terminal < 0 ? -1 : slave);
             pid = let_go(&held, &why);
         } else {
@@ -775,6 +811,8 @@ static int run_bare(const struct login *login, const char *path, const char **no
         *note = "no memory is left";
         return TO_PYTHON;
     }
+    if (is_interactive(login))
+        forget_keys();
     return tell_not_started(path, execute(&program));
 }
 

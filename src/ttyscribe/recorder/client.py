@@ -22,7 +22,7 @@ from ttyscribe.terminal.job import (
     is_in_foreground,
     shares_keys,
 )
-from ttyscribe.terminal.signals import ENDING, HANG_UPS, KEYBOARD, KeySignals
+from ttyscribe.terminal.signals import ENDING, HANG_UPS, KEYBOARD, KeySignals, forget
 from ttyscribe.terminal.spawn import (
     Child,
     end_shell,
@@ -40,7 +40,6 @@ from ttyscribe.terminal.stops import Stops
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Sequence
 
     from ttyscribe.recorder.reach import Answer
     from ttyscribe.terminal.raw import RawMode
@@ -63,10 +62,14 @@ def run_recorded(
     layout = answer.fields[2]
     terminal = next((fd for fd in fds if fd >= 0 and os.isatty(fd)), -1)
     childs, slave = _childs(answer, layout, fds, terminal)
-    session = _Session(sock, terminal, shell.ignored)
+    session = _Session(sock, terminal, shell)
     try:
         if terminal >= 0:
             session.take_first(slave, is_whole(fds))
+            if shell.is_interactive:
+                forget(shell.held)
+        if session.keys is None:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, shell.held)
         name_terminal(shell, terminal, slave)
         if session.keys is not None:
             shell.blocked = session.keys.before
@@ -92,7 +95,7 @@ def run_recorded(
 class _Session:
     """The shell and the connection to its recorder, waited for in this process."""
 
-    def __init__(self, sock: _socket.socket, terminal: int, ignored: Sequence[int]) -> None:
+    def __init__(self, sock: _socket.socket, terminal: int, shell: Child) -> None:
         self.pid = 0
         self.raw: RawMode | None = None
         self._socket = sock
@@ -100,7 +103,8 @@ class _Session:
         # With none of our own the shell gets none either, and who means it sends us signals.
         self.controlled = terminal >= 0 and gives_control(os.getpid())
         self._shares_keys = terminal >= 0 and shares_keys(terminal, os.getpid())
-        self.keys = KeySignals() if self._shares_keys and self.controlled else None
+        shares = self._shares_keys and self.controlled
+        self.keys = KeySignals(shell.held) if shares else None
         self._status: int | None = None
         self._ended_by = 0
         self._stopping = False
@@ -115,7 +119,7 @@ class _Session:
         self._watched = {
             number
             for number in watched
-            if number not in ignored
+            if number not in shell.ignored
             and (signal.getsignal(number) != signal.SIG_IGN or number in _NEVER_IGNORED)
         }
         for number in self._watched:

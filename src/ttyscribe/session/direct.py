@@ -17,7 +17,7 @@ from ttyscribe.session.pump import Pump
 from ttyscribe.terminal import RawMode, open_ends, spawn, window_of
 from ttyscribe.terminal.job import gives_control, is_in_foreground, is_outlived, shares_keys
 from ttyscribe.terminal.raw import process_output, use_lines
-from ttyscribe.terminal.signals import ENDING, HANG_UPS, KEYBOARD, KeySignals, die_by
+from ttyscribe.terminal.signals import ENDING, HANG_UPS, KEYBOARD, KeySignals, die_by, forget
 from ttyscribe.terminal.spawn import (
     end_shell,
     is_undone,
@@ -191,8 +191,12 @@ class _Direct:
                 if is_in_foreground(self._ends.terminal):
                     keyboard.read_ahead()
                 self._raw.enter()
+                if self._child.is_interactive:
+                    forget(self._child.held)
                 if not self._take():
                     use_lines(self._ends.master)
+            if self._keys is None:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, self._child.held)
             slave = self._ends.slave
             name_terminal(self._child, self._ends.terminal, slave)
             try:
@@ -333,9 +337,10 @@ class _Direct:
             if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGCHLD:
                 signal.signal(number, _noted)
         # What the caller blocked, the shell gets blocked, but we have to hear of its end.
-        self._child.blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, watched)
+        held = self._child.held
+        self._child.blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {*watched} - {*held})
         if self._shares_keys and self._controlled:
-            self._keys = KeySignals()
+            self._keys = KeySignals(held)
 
     def _on_signal(self) -> None:
         self._note_signals()

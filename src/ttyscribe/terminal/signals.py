@@ -14,7 +14,7 @@ from ttyscribe.errors import NO_DESCRIPTOR, TerminalError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from typing import NoReturn
 else:
     import _signal as signal
@@ -46,6 +46,12 @@ _SFD_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
 _SI_KERNEL = 0x80
 
 
+def forget(held: Sequence[int]) -> None:
+    """Forget those of these signals, which are blocked, that came before there was a shell."""
+    while held and signal.sigtimedwait(held, 0):
+        pass
+
+
 class Sender:
     """Who sent a signal: a key of our terminal, one that signals all of our job, or another."""
 
@@ -57,11 +63,11 @@ class Sender:
 class KeySignals:
     """The signals KEYS, told apart by who sends them; blocked while this is there.
 
-    fd can be read when there are some, and before is what was blocked. Raises TerminalError if
-    no descriptor is left.
+    fd can be read when there are some, and before is what was blocked, but for held: what we
+    had blocked ourselves. Raises TerminalError if no descriptor is left.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, held: Sequence[int] = ()) -> None:
         import sys
 
         from ttyscribe.terminal.libc import call
@@ -69,7 +75,7 @@ class KeySignals:
         bits = sum(1 << number - 1 for number in KEYS).to_bytes(8, sys.byteorder)
         # Blocked, they come even where our starter has us ignore them, as our job's programs
         # do that do not handle them.
-        self.before = signal.pthread_sigmask(signal.SIG_BLOCK, KEYS)
+        self.before = signal.pthread_sigmask(signal.SIG_BLOCK, KEYS) - set(held)
         self.fd = call("signalfd", -1, bits.ljust(_SET_SIZE, b"\0"), _SFD_FLAGS)
         if self.fd < 0:
             self._unblock()

@@ -18,6 +18,7 @@ from ttyscribe.errors import (
 )
 from ttyscribe.terminal.ends import above_standard
 from ttyscribe.terminal.job import has_terminal, is_stoppable
+from ttyscribe.terminal.signals import forget
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,10 +58,11 @@ class Child:
     its whole argument vector including argv[0], and its environment, all in bytes or text.
 
     ignored are the signals of those that Python ignores that the program is to ignore too,
-    blocked those that it is to block: None for those that we do. group is spawn's answer.
+    blocked those that it is to block: None for those that we do, but for held: those that
+    we have blocked ourselves until it is there. group is spawn's answer.
     """
 
-    __slots__ = ("argv", "blocked", "environ", "group", "ignored", "path")
+    __slots__ = ("argv", "blocked", "environ", "group", "held", "ignored", "path")
 
     def __init__(
         self,
@@ -68,13 +70,21 @@ class Child:
         argv: Sequence[str],
         environ: Mapping[bytes, bytes],
         ignored: Sequence[int] = (),
+        held: Sequence[int] = (),
     ) -> None:
         self.path = path
         self.argv = list(argv)
         self.environ = dict(environ)
         self.ignored = ignored
+        self.held = held
         self.blocked: set[int] | None = None
         self.group = 0
+
+
+    @property
+    def is_interactive(self) -> bool:
+        """Whether it is a shell that does nothing for keys that send signals, once it is there."""
+        return len(self.argv) == 1 and os.isatty(0)
 
 
 def spawn(
@@ -155,6 +165,8 @@ def name_terminal(child: Child, outer: int, inner: int) -> None:
 
 def exec_shell(child: Child) -> NoReturn:
     """Become child on the descriptors that we have. Raises SpawnError if that can't be."""
+    if child.is_interactive:
+        forget(child.held)
     try:
         _exec(child)
     except OSError as error:
@@ -193,6 +205,7 @@ def _become(child: Child, fds: tuple[int, int, int]) -> NoReturn:
 def _exec(child: Child) -> NoReturn:
     if child.blocked is not None:
         signal.pthread_sigmask(signal.SIG_SETMASK, child.blocked)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, child.held)
     for number in _PYTHON_IGNORES:
         signal.signal(number, signal.SIG_IGN if number in child.ignored else signal.SIG_DFL)
     if _limits:
