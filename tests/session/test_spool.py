@@ -93,6 +93,7 @@ def test_folder_that_is_not_safe_is_refused(tmp_path: Path, spoil: object, why: 
         ({b"XDG_STATE_HOME": b"/x"}, "/x/ttyscribe/spool"),
         ({b"XDG_STATE_HOME": b"x", b"HOME": b"/h"}, "/h/.local/state/ttyscribe/spool"),
         ({}, "/root/.local/state/ttyscribe/spool"),
+        ({b"HOME": b"/dev/null"}, "/root/.local/state/ttyscribe/spool"),
     ],
 )
 def test_users_folder_is_in_the_state_folder(environ: dict[bytes, bytes], folder: str) -> None:

@@ -199,6 +199,7 @@ ENTRIES: dict[str, Callable[[Side], Result]] = {
     "su": lambda side: side.run(["su", USER], data=b"echo $0; pwd; exit 6\n"),
     "su - -c": lambda side: side.run(["su", "-", USER, "-c", "echo $0; env | sort; exit 7"]),
     "su -c": lambda side: side.run(["su", USER, "-c", "cat; echo $0 $*", "a", "b"], data=b"in"),
+    "su -m -c": lambda side: side.run(["su", "-m", USER, "-c", "pwd; echo $HOME; exit 3"]),
     "su -c killed": lambda side: side.run(["su", USER, "-c", "kill -TERM $$"]),
     "su -c dumped": lambda side: side.run(["su", USER, "-c", "kill -KILL $$"]),
     "sudo -i": lambda side: side.run(["sudo", "-u", USER, "-i"], data=b"env | sort\nexit 4\n"),

@@ -89,13 +89,24 @@ def _locked(folder: int, name: str) -> bool:
 
 
 def user_folder(environ: Mapping[bytes, bytes]) -> str:
-    """The user's own spool folder: ttyscribe/spool in $XDG_STATE_HOME or ~/.local/state."""
-    state = environ.get(b"XDG_STATE_HOME", b"")
-    if not state.startswith(b"/"):
-        home = environ.get(b"HOME", b"")
-        if not home.startswith(b"/"):
-            from ttyscribe.session.identity import home_of
+    """The user's own spool folder: ttyscribe/spool in $XDG_STATE_HOME or ~/.local/state.
 
-            home = home_of(os.getuid())
+    The environment may be another user's (su -m): what this one may not write to is not meant.
+    """
+    state = environ.get(b"XDG_STATE_HOME", b"")
+    home = environ.get(b"HOME", b"")
+    if not state.startswith(b"/"):
         state = home + b"/.local/state"
-    return os.fsdecode(state) + "/ttyscribe/spool"
+    folder = os.fsdecode(state) + "/ttyscribe/spool"
+    if state.startswith(b"/") and _may_write(folder):
+        return folder
+    from ttyscribe.session.identity import home_of
+
+    return os.fsdecode(home_of(os.getuid())) + "/.local/state/ttyscribe/spool"
+
+
+def _may_write(folder: str) -> bool:
+    """Whether we may write into folder, or may make it."""
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    return os.access(folder, os.W_OK | os.X_OK)
