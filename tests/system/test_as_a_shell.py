@@ -210,6 +210,10 @@ ENTRIES: dict[str, Callable[[Side], Result]] = {
         env={"HOME": f"/home/{USER}", "LOGNAME": USER, "PATH": PATH, "SHELL": side.shell},
         stderr=subprocess.STDOUT,
     ),
+    "by path": lambda side: side.run(
+        ["setpriv", "--reuid", USER, "--regid", USER, "--clear-groups", side.shell,
+         "-c", "echo $0; no-such-program; exit 9"]
+    ),
     "empty environment": lambda side: side.started("-c", "echo $0; env | grep -v ^SHELL=", env={}),
     "login, empty environment": lambda side: side.started(login=True, env={}),
     "no TERM, other locale": lambda side: side.started(

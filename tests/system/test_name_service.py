@@ -96,12 +96,12 @@ def test_home_that_is_not_told_is_a_failure_in_time(machine: OwnMachine, log: Sy
     CONFIG.write_text(json.dumps({"writer": "syslog", "service": "off", "shell": "/bin/sh"}))
     done, seconds = logged_in(home=False)
     assert (done.stdout, done.returncode) == (b"", 1)
-    assert b"HOME is not set" in done.stderr
+    assert b"HOME names none" in done.stderr
     assert b"no answer within 5 s" in done.stderr
     assert done.stderr.count(b"\n") == 1
     assert seconds < 2 * LOOKUP_TIMEOUT + SOON
     (alert,) = log.alerts()
-    assert b"HOME is not set" in alert
+    assert b"HOME names none" in alert
 
 
 def test_group_that_is_not_told_is_taken_for_the_users_in_time(

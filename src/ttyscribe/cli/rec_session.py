@@ -286,12 +286,12 @@ class Login:
     def _shell(self, path: str) -> Child:
         """The real shell at path as it would have been started in our place."""
         from ttyscribe.terminal import Child
+        from ttyscribe.terminal.spawn import name_for
 
-        base = path.rpartition("/")[2]
-        dash = "-" if self.argv0.startswith("-") else ""
         environ = {name: value for name, value in self.environ.items() if name != SHELL_VARIABLE}
         environ[b"SHELL"] = os.fsencode(path)
-        return Child(path, [dash + base, *self.arguments], environ, self._ignored, self._held)
+        argv = [name_for(path, self.argv0), *self.arguments]
+        return Child(path, argv, environ, self._ignored, self._held)
 
     def _decide(self, loaded: Loaded[RecSession]) -> Decision:
         """Whether the policy wants this session recorded. Raises PolicyError."""

@@ -501,7 +501,11 @@ static char **environment_for(const char *path, bool program, char **environment
 static bool shell_at(const char *path, const struct login *login, struct program *made)
 {
     const char *base = path;
-    for (const char *at = path; *at; at++)
+    // As sshd and su name it; cron and others name its path, and get that.
+    bool by_path = false;
+    for (const char *at = login->argv[0]; *at; at++)
+        by_path = by_path || *at == '/';
+    for (const char *at = path; !by_path && *at; at++)
         if (*at == '/')
             base = at + 1;
     size_t size = (login->argc + 1) * sizeof(char *);
@@ -765,7 +769,8 @@ static int run_recorded(const struct login *login, const struct answer *answer, 
     uint64_t before, set = watch(&before);
     int why = 0;
     struct held held;
-    *note = "no process or memory is left to start the shell; try again later";
+    *note = "no process or memory is left to start the shell; end a process, or raise the limits"
+            " (ulimit -u, -v)";
     long pid = hold(&program, answer, fields[2], slave, before, &held);
     if (pid == 0) {
         // What can't be recorded has no notice. The terminal's own mode turns the line ends

@@ -37,6 +37,7 @@ from ttyscribe.session.skipped import SkippedLog, skip_for, without_contents
 from ttyscribe.session.spoolfolder import SERVICE_FOLDER
 from ttyscribe.terminal import job, open_ends, window_of
 from ttyscribe.terminal.raw import process_output
+from ttyscribe.terminal.spawn import name_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator
@@ -454,8 +455,8 @@ class Session:
 
     def _start_member(self) -> dict[str, object]:
         shell = self.values["shell"]
-        dash = "-" if self.hello.argv0.startswith(b"-") else ""
-        command: list[str | bytes] = [dash + shell.rpartition("/")[2], *self.hello.arguments]
+        name = name_for(shell, os.fsdecode(self.hello.argv0))
+        command: list[str | bytes] = [name, *self.hello.arguments]
         return start_member(command, shell, self.hello.environ, fds=self.fds, pid=self.peer.pid)
 
     def _interactive(self) -> bool:

@@ -90,7 +90,7 @@ def home_of(uid: int) -> bytes:
     homes, failure = bounded.ask(_account(uid, "pw_dir"))
     if not homes:
         raise SpoolError(
-            f"there is no place for the spool: HOME is not set, and the home of uid {uid} could"
+            f"there is no place for the spool: HOME names none, and the home of uid {uid} could"
             f" not be looked up: {failure}; set HOME"
         )
     return homes[0].encode("utf-8", "surrogateescape")

@@ -94,11 +94,11 @@ def user_folder(environ: Mapping[bytes, bytes]) -> str:
     The environment may be another user's (su -m): what this one may not write to is not meant.
     """
     state = environ.get(b"XDG_STATE_HOME", b"")
-    home = environ.get(b"HOME", b"")
     if not state.startswith(b"/"):
-        state = home + b"/.local/state"
+        state = environ.get(b"HOME", b"") + b"/.local/state"
     folder = os.fsdecode(state) + "/ttyscribe/spool"
-    if state.startswith(b"/") and _may_write(folder):
+    is_given = state.startswith(b"/") and state != b"/.local/state"
+    if is_given and _may_write(folder):
         return folder
     from ttyscribe.session.identity import home_of
 

@@ -151,6 +151,16 @@ def spawn(
     return pid
 
 
+def name_for(path: str, argv0: str) -> str:
+    """The name that the shell at path is given where we are given argv0.
+
+    It is path's last part, as sshd and su have it; cron and others name the path. With a dash
+    a login shell.
+    """
+    dash = "-" if argv0.startswith("-") else ""
+    return dash + (path if "/" in argv0 else path.rpartition("/")[2])
+
+
 def name_terminal(child: Child, outer: int, inner: int) -> None:
     """Where sshd named the terminal outer to the child, name the one that it gets, inner."""
     given = child.environ.get(b"SSH_TTY")
