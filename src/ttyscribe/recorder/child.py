@@ -250,7 +250,7 @@ class Session:
         self.connection.setblocking(False)
         with logged_in(self._login_record):
             if pump.keyboard is not None and job.is_in_foreground(ends.terminal, self.peer.pid):
-                pump.keyboard.read_ahead()
+                pump.keyboard.read_ahead(ends.slave)
             self._hand_over(ends)
             try:
                 pump.run()

@@ -189,7 +189,7 @@ class _Direct:
         try:
             if self._raw is not None and keyboard is not None:
                 if is_in_foreground(self._ends.terminal):
-                    keyboard.read_ahead()
+                    keyboard.read_ahead(self._ends.slave)
                 self._raw.enter()
                 if self._child.is_interactive:
                     forget(self._child.held)

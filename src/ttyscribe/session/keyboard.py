@@ -7,7 +7,7 @@ import os
 import select
 import termios
 
-from ttyscribe.terminal.raw import is_emptied, reads_lines
+from ttyscribe.terminal.raw import is_emptied, reads_lines, set_echo, wait_for_input
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class Keyboard:
         self.relay = relay
         # Whether nothing that is typed is taken, for it could not be recorded.
         self.frozen = False
+        # Whether what is passed on has been shown, though the pty does not show it.
+        self.is_shown = False
         # Where others have the terminal's keys too.
         self.keys: SignalKeys | None = None
         # Asked before what is typed is read, whether it is for the session: else it is left.
@@ -80,10 +82,11 @@ class Keyboard:
         """Read what is typed again."""
         self._leave(False, _nothing)
 
-    def read_ahead(self) -> None:
+    def read_ahead(self, slave: int) -> None:
         """Pass on what was typed before the terminal is raw: lines, and ends of file.
 
-        Those are no bytes, and would be lost when the mode changes.
+        Those are no bytes, and would be lost when the mode changes. The terminal has shown
+        them: the pty, whose other end is slave, does not show them again.
         """
         fd = self.relay.fd
         mode = termios.tcgetattr(fd)
@@ -91,14 +94,24 @@ class Keyboard:
             return
         poll = select.poll()
         poll.register(fd, select.POLLIN)
+        echo: int | None = None
+        size = 0
         while poll.poll(0) == [(fd, select.POLLIN)]:
             try:
                 data = os.read(fd, _LINE)
             except OSError:
                 break  # somebody else was first, or the terminal is gone
+            if echo is None:
+                echo = set_echo(slave, 0)
+                self.is_shown = bool(echo)
+            size += len(data)
             if not data.endswith(b"\n") and len(data) < _LINE:
                 data += mode[_CC][termios.VEOF]
             self._pass_on(data)
+        if echo is not None:
+            wait_for_input(slave, size)
+            set_echo(slave, echo)
+            self.is_shown = False
 
     def read(self) -> bytes | None:
         """What is typed and comes next: b"" at the end, None if there is nothing now."""

@@ -411,6 +411,8 @@ class Pump:
             self._listen(relay)
 
     def _at_prompt(self) -> bool:
+        if self.keyboard is not None and self.keyboard.is_shown:
+            return False
         try:
             mode: int = termios.tcgetattr(self._ends.master)[_LFLAG]
         except termios.error:

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import sys
 import termios
+import time
 
 from ttyscribe.events import window
 from ttyscribe.terminal.job import is_in_foreground
@@ -27,6 +28,9 @@ _INPUT_MODES = (
     | termios.IGNCR | termios.ICRNL | termios.IXON
 )  # fmt: skip
 _SIGNAL_KEYS = (termios.VINTR, termios.VQUIT, termios.VSUSP)
+_ECHO = termios.ECHO | termios.ECHONL
+# How often, in seconds, and how many times what is on its way to a terminal is looked for.
+_LOOK_PAUSE, _LOOKS = 0.001, 50
 _LOCAL_MODES = termios.ECHO | termios.ECHONL | termios.ICANON | termios.IEXTEN
 
 
@@ -211,6 +215,25 @@ def use_lines(pty: int) -> None:
     mode[_IFLAG] |= termios.ICRNL
     mode[_LFLAG] |= termios.ECHO | termios.ICANON | termios.ISIG | termios.IEXTEN
     termios.tcsetattr(pty, termios.TCSANOW, mode)
+
+
+def set_echo(pty: int, echo: int) -> int:
+    """Set which of ECHO and ECHONL the pty has; those that it had."""
+    mode = termios.tcgetattr(pty)
+    before: int = mode[_LFLAG] & _ECHO
+    mode[_LFLAG] = mode[_LFLAG] & ~_ECHO | echo
+    termios.tcsetattr(pty, termios.TCSANOW, mode)
+    return before
+
+
+def wait_for_input(terminal: int, size: int) -> None:
+    """Wait until so many bytes of whole lines are there to be read, which the kernel brings
+    from a pty's other end in its own time; not for long, as some may be none of a line's."""
+    for _ in range(_LOOKS):
+        there = fcntl.ioctl(terminal, termios.FIONREAD, bytes(4))
+        if int.from_bytes(there, sys.byteorder) >= size:
+            break
+        time.sleep(_LOOK_PAUSE)
 
 
 def window_of(fd: int) -> bytes | None:
