@@ -117,6 +117,36 @@ def test_terminal_that_has_become_another_sessions_keeps_that_ones_record(utmp: 
     assert [words[0] for words in who(utmp)] == ["bob"]
 
 
+def test_the_outer_terminals_record_is_moved_for_as_long_as_the_session(utmp: Path) -> None:
+    """As of su: it is still the one who logged in."""
+    LoginRecord("/dev/pts/6", "root", "192.0.2.9", os.getpid(), str(utmp)).add()
+    before = utmp.read_bytes()
+    session = LoginRecord(
+        "/dev/pts/7", "alice", "", os.getpid(), str(utmp), outer="/dev/pts/6"
+    )
+    session.add()
+    ((user, line, *_, host),) = who(utmp)
+    assert (user, line, host) == ("root", "pts/7", "(192.0.2.9)")
+    # Another one from there finds none.
+    other = LoginRecord("/dev/pts/8", "bob", "", os.getpid(), str(utmp), outer="/dev/pts/6")
+    other.add()
+    assert [words[:2] for words in who(utmp)] == [["root", "pts/7"], ["bob", "pts/8"]]
+    other.remove()
+    session.remove()
+    assert utmp.read_bytes()[: len(before)] == before
+    assert [words[:2] for words in who(utmp)] == [["root", "pts/6"]]
+
+
+def test_a_moved_record_that_its_login_has_ended_stays_ended(utmp: Path) -> None:
+    LoginRecord("/dev/pts/6", "root", "", os.getpid(), str(utmp)).add()
+    session = LoginRecord("/dev/pts/7", "root", "", os.getpid(), str(utmp), outer="/dev/pts/6")
+    session.add()
+    # As sshd finds it: by its id.
+    LoginRecord("/dev/pts/7", "eve", "", os.getppid(), str(utmp)).add()
+    session.remove()
+    assert [words[:2] for words in who(utmp)] == [["eve", "pts/7"]]
+
+
 def test_missing_file_is_no_error_and_none_is_made(tmp_path: Path) -> None:
     session = record(tmp_path / "none")
     session.add()

@@ -178,7 +178,12 @@ class Session:
             log.start(start, window(ends))
             with contextlib.suppress(OSError):  # no terminal, or one without a name here
                 terminal, host = os.ttyname(ends.slave), str(start["remote"])
-                self._login_record = LoginRecord(terminal, user, host, self.peer.pid)
+                # A terminal that they have open need not be theirs.
+                own = job.is_at(ends.terminal, self.peer.pid)
+                self._login_record = LoginRecord(
+                    terminal, user, host, self.peer.pid,
+                    outer=os.ttyname(ends.terminal) if own else "",
+                )  # fmt: skip
             self._record(log, ends)
         with contextlib.suppress(OSError):  # with this process it ends anyway
             held.release()

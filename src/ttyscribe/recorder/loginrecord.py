@@ -2,7 +2,11 @@
 """The login record of a recorded shell's terminal, so that `who am i` inside it shows the user.
 
 It is written into utmp(5) by the recorder itself, whose user may if it is in the
-file's group. pututxline(3) would wait for up to ten seconds for a lock that any
+file's group. Where the user's terminal has a record, as sshd and login make it, that is the
+recorded terminal's for the time of the session: two would have each login counted twice, and
+each message to all users (wall) shown twice, once past the recorder.
+
+pututxline(3) would wait for up to ten seconds for a lock that any
 user can hold, as the file is theirs to read; so this takes the same lock, or else
 leaves the record out. A login never depends on it. To end a record, there is time.
 """
@@ -12,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+import sys
 import time
 
 # That of the login programs; a machine without it wants no such records.
@@ -24,6 +29,7 @@ _WIDE = os.uname().machine in ("aarch64", "loongarch64", "alpha", "ia64")
 RECORD = struct.Struct("@hi32s4s32s256s2hqqq16s20x4x" if _WIDE else "@hi32s4s32s256s2hiii16s20x")
 _PROCESS = slice(4, 8)
 _LINE_AT, _LINE_SIZE = 8, 32
+_ID = slice(40, 44)
 _LONGEST = 1 << 24
 # Seconds for which a lock is asked for where somebody waits.
 _BRIEFLY = 0.0025
@@ -34,12 +40,25 @@ _PAUSE = 0.0005
 class LoginRecord:
     """The record that user is logged in from host on terminal, from add to remove.
 
-    terminal is its path; process the one by whose life `who` knows that the record
+    terminal is its path, and outer that of the user's own terminal, "" for none that may have
+    a record; process is the one by whose life `who` knows that the record
     is true. Where it can't be written there is none, which is no error.
     """
 
-    def __init__(self, terminal: str, user: str, host: str, process: int, path: str = UTMP) -> None:
+    def __init__(
+        self,
+        terminal: str,
+        user: str,
+        host: str,
+        process: int,
+        path: str = UTMP,
+        *,
+        outer: str = "",
+    ) -> None:
         self._line = os.fsencode(terminal).removeprefix(b"/dev/")
+        self._outer = os.fsencode(outer).removeprefix(b"/dev/")
+        # The id and process of the record that is moved.
+        self._moved = b""
         self._user = user.encode()
         self._host = host.encode("utf-8", "replace") if host.isprintable() else b""
         self._process = process
@@ -47,11 +66,12 @@ class LoginRecord:
         self._added = False
 
     def add(self) -> None:
-        """Write the record, in the place of an earlier one of the same terminal."""
+        """Move the outer terminal's record here; or write one, in the place of an earlier one
+        of the same terminal."""
         self._added = self._put(USER_PROCESS, self._user, self._host, _BRIEFLY)
 
     def remove(self, patience: float = _BRIEFLY) -> None:
-        """Have the record say that the session is over, if there is one.
+        """Move the record back, or have it say that the session is over, if there is one.
 
         patience is how many seconds others may hold the file's lock. Where they do for
         longer the record stays, until this is called again.
@@ -71,7 +91,15 @@ class LoginRecord:
         except OSError:
             return False
         try:
-            return _locked(fd, patience) and _write(fd, self._line, record, kind)
+            if not _locked(fd, patience):
+                return False
+            if kind == USER_PROCESS and self._outer:
+                self._moved = _move(fd, self._outer, self._line)
+            if self._moved:
+                if kind == DEAD_PROCESS:
+                    _move(fd, self._line, self._outer, self._moved)
+                return True
+            return _write(fd, self._line, record, kind)
         except OSError:
             return False
         finally:
@@ -90,6 +118,24 @@ def _locked(fd: int, patience: float) -> bool:
             if time.monotonic() >= deadline:
                 return False
             time.sleep(pause)
+
+
+def _move(fd: int, line: bytes, to: bytes, moved: bytes = b"") -> bytes:
+    """Have the record of a user on line be one on another, to; its process and id, b"" if there
+    is none, or it is not the one that moved tells in the same way."""
+    data = os.pread(fd, _LONGEST, 0)
+    kind = USER_PROCESS.to_bytes(2, sys.byteorder)
+    for at in range(0, len(data) - RECORD.size + 1, RECORD.size):
+        record = data[at : at + RECORD.size]
+        found = record[_PROCESS] + record[_ID]
+        if (
+            record.startswith(kind)
+            and record.startswith(line.ljust(_LINE_SIZE, b"\0"), _LINE_AT)
+            and moved in (b"", found)
+        ):
+            os.pwrite(fd, to.ljust(_LINE_SIZE, b"\0"), at + _LINE_AT)
+            return found
+    return b""
 
 
 def _write(fd: int, line: bytes, record: bytes, kind: int) -> bool:

@@ -57,6 +57,17 @@ def is_in_foreground(terminal: int, pid: int | str = "self") -> bool:
     return job.terminal != device or job.foreground in (job.group, 0)
 
 
+def is_at(terminal: int, pid: int) -> bool:
+    """Whether the terminal controls the process pid; or where none does, its parent (su -c)."""
+    try:
+        job = Job(pid)
+        if not job.terminal:
+            job = Job(job.parent)
+        return job.terminal == device_of(terminal)
+    except OSError:
+        return False
+
+
 def has_terminal(pid: int | str = "self") -> bool:
     """Whether a terminal controls the process pid; true if it can't be told."""
     try:
