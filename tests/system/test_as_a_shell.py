@@ -424,6 +424,11 @@ PARTLY_READ = {
     "loop": (f'while read x; do su {USER} -c "echo $x"; done', "1\n2\n3\n4\n5\n"),
     "a lot of it": (A_LOT, LINES),
     "none": (f"su {USER} -c 'exec <&-; echo one'; su {USER} -c cat; su {USER} -c 'read x'", ""),
+    "slowly": (f"su {USER} -c 'while head -c 9999 | grep -q .; do sleep .001; done'; cat", LINES),
+    "nested": (
+        f"su {USER} -c \"exec $(getent passwd {USER} | cut -d: -f7) -c 'head -c 10'\"; sha1sum",
+        LINES,
+    ),
     "and closed": (f"su {USER} -c 'read x; exec <&-; echo $x'; cat", "a\nb\nc\n"),
 }
 
@@ -472,9 +477,11 @@ def test_what_a_command_leaves_of_its_input_is_its_starters(
     try:
         ours.values = {**(values or {}), "log": {"input": logs_input}}
         compared(bash, ours, lambda side: on_a_socket(side, line, data.encode()))
-        compared(bash, ours, from_pipe)
-        # Bash, too, reads ahead in a file, and is itself the shell there.
-        if name != "shell":
+        if not logs_input:
+            compared(bash, ours, from_pipe)
+        # Bash, too, reads ahead in a file, and is itself the shell there. Where input is
+        # logged the outer one of two sessions makes a pipe of a file, and a pipe is read ahead.
+        if name != "shell" and not (name == "nested" and logs_input):
             compared(bash, ours, from_file)
     finally:
         ours.values = values

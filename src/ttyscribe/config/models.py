@@ -69,7 +69,12 @@ class Section(BaseModel):
 
 
 class Log(Section):
-    input: bool = Field(default=False, description="Log what the user types.")
+    input: bool = Field(
+        default=False,
+        description="Log what the user types, or what else is standard input. What a command"
+        " leaves of a pipe is then lost to whoever reads from it next, as to a script's loop over"
+        " its lines; what it leaves of a file or a stream socket is not.",
+    )
     output: bool = Field(default=True, description="Log what the terminal shows.")
     window: bool = Field(default=True, description="Log changes of the terminal window's size.")
     passwords: bool = Field(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import _socket
 import os
 import select
+import stat
 import termios
 
 from ttyscribe.events import INPUT, OUTPUT, WINDOW
@@ -58,8 +59,6 @@ if TYPE_CHECKING:
 # Once as much was allocated and freed, malloc keeps what a batch needs instead of giving
 # it back to the kernel after each one (mallopt(3), M_MMAP_THRESHOLD).
 _KEPT = 1 << 20
-# A sink may lag behind by this much before its source has to wait.
-_LAG = 131072
 # After a hang-up the shell has this long to end.
 _HANGUP_GRACE = 5_000_000_000
 # When the shell has ended, a recording that can't be written is waited for no longer.
@@ -166,7 +165,6 @@ class Pump:
             return
         self.on_hang_up()
         self._hung_up_at = self._recording.now()
-        self._leave_inputs()
         for relay in self._inputs + self._outputs:
             self._close(relay)
         for fd in {self._ends.slave} - {-1}:
@@ -354,6 +352,7 @@ class Pump:
             # Nobody reads any more: who waits for that (tail -f) is to see it, too.
             relay.sink.gone = True
         relay.sink.drain()
+        relay.delivered()
         self._after_write(relay)
 
     def _after_write(self, relay: Relay) -> None:
@@ -370,8 +369,8 @@ class Pump:
                 self._poll.register(sink.fd, 0)
             else:
                 self._poll.unregister(sink.fd)
-        if (pending > _LAG) != relay.paused:
-            relay.paused = pending > _LAG
+        if (pending > relay.lag) != relay.paused:
+            relay.paused = pending > relay.lag
             self._listen(relay)
         if not pending and not relay.open:
             self._close(relay)
@@ -475,11 +474,9 @@ class Pump:
 
 def _input_relay(source: int, sink: Sink, held: int) -> Relay:
     """From the user's standard input, which is no terminal, to the shell's."""
-    if held >= 0:
-        from ttyscribe.session.shared import shared
+    if held < 0:
+        return Relay(os.dup(source), sink, INPUT)
+    from ttyscribe.session.shared import SharedFile, SharedSocket
 
-        relay = shared(source, sink, held)
-        if relay is not None:
-            return relay
-        os.close(held)
-    return Relay(os.dup(source), sink, INPUT)
+    is_file = stat.S_ISREG(os.fstat(source).st_mode)
+    return (SharedFile if is_file else SharedSocket)(source, sink, held)

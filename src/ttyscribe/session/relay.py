@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 # costly to make; a pipe gives what it has. The spool's margin is for 80 KiB in all.
 _READ_PTY, _BATCH_PTY = 4096, 65536
 _READ_PIPE, _BATCH_PIPE = 65536, 16384
+# A sink may lag behind by this much before its source has to wait.
+_LAG = 131072
 # A read shorter than this emptied the source most likely; asking again costs more.
 _SHORT = 1024
 
@@ -27,7 +29,7 @@ class Relay:
     """
 
     __slots__ = (
-        "at_once", "batch", "closed", "draining", "fd", "kind", "open", "paused", "sink",
+        "at_once", "batch", "closed", "draining", "fd", "kind", "lag", "open", "paused", "sink",
         "terminal", "withheld",
     )  # fmt: skip
 
@@ -38,6 +40,7 @@ class Relay:
         self.batch = _BATCH_PTY if self.terminal else _BATCH_PIPE
         self.sink = sink
         self.kind = kind
+        self.lag = _LAG
         self.open = True
         self.closed = False
         self.paused = False
@@ -52,6 +55,9 @@ class Relay:
     def stop(self) -> None:
         """Close the source: no more is read from it."""
         os.close(self.fd)
+
+    def delivered(self) -> None:
+        """Some of what was pending is delivered."""
 
     def leave_unread(self) -> bool:
         """The shell is gone: leave what it has not read to others; False where that can't be."""

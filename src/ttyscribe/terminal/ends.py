@@ -26,6 +26,8 @@ from ttyscribe.terminal.raw import copy_window
 _NONE = -1
 # The size of a struct ucred, of which the first is the process: unix(7).
 _CREDENTIALS = 12
+# socket(7); Python has no name for it.
+_SO_PEEK_OFF = 42
 
 
 class Ends:
@@ -88,7 +90,7 @@ def open_ends(
                     ends.child[0] = theirs
                     ends.input = (fd, ours)
                     if _is_shared(fd, pid):
-                        ends.held = _duplicate(theirs)
+                        ends.held = above_standard(_hold(theirs))
                     if both_ways:
                         ends.outputs.append((_duplicate(ours), fd))
                 else:
@@ -183,22 +185,40 @@ def _is_stream(fd: int) -> bool:
 def _is_shared(fd: int, pid: int) -> bool:
     """Whether others than the process pid may read from fd after it, and can be left the rest.
 
-    Not where its parent made both ends of a socket, for it alone, as sshd does.
+    Not where sshd made both ends of a socket, for it alone.
     """
     mode = os.fstat(fd).st_mode
-    if not stat.S_ISSOCK(mode):
-        reads = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_WRONLY
-        return reads and (stat.S_ISREG(mode) or stat.S_ISFIFO(mode))
+    if stat.S_ISREG(mode):
+        return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_WRONLY
     if not _is_stream(fd):
         return False
     sock = _socket.socket(fileno=fd)
     try:
         maker = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _CREDENTIALS)
-        return int.from_bytes(maker[:4], sys.byteorder) != Job(pid).parent
+        # Who has it looked at from another place than its beginning does that itself.
+        if sock.getsockopt(_socket.SOL_SOCKET, _SO_PEEK_OFF) >= 0:
+            return False
+        parent = Job(pid).parent
+        return int.from_bytes(maker[:4], sys.byteorder) != parent or not _is_sshd(parent)
     except OSError:
-        return False
+        return True
     finally:
         sock.detach()
+
+
+def _is_sshd(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/comm", "rb", 0) as file:
+            return file.read().startswith(b"sshd")
+    except OSError:
+        return False
+
+
+def _hold(fd: int) -> int:
+    """Another descriptor of a pipe's or socket's end, which does not block where it is a pipe."""
+    if stat.S_ISSOCK(os.fstat(fd).st_mode):
+        return _duplicate(fd)
+    return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _duplicate(fd: int) -> int:
