@@ -760,7 +760,7 @@ COMMANDS_IN_JOBS = {
     "jobs": f"bash -c \"su {USER} --session-command 'set -m; sleep 1008; echo end'; echo next\"",
     "ignored": f"(trap '' INT; su {USER} --session-command 'python3 ~/handles'; echo next $?)",
     "key that comes back": f"sh -c 'su {USER} --session-command \"stty -isig; sleep 1; stty isig;"
-    " sleep 1; sleep 1008; echo end\"; echo next'",
+    " sleep .5; sleep 1008; echo end\"; echo next'",
 }
 # As a pager does, whoever started it may ignore the key.
 HANDLES = """\

@@ -63,7 +63,8 @@ static char **set_aside(char **environment, const char *note, const char *input)
     static const char service[] = "SERVICE=";
     size_t entries = count(environment);
     enum { NOTES = 6, END = 1 };
-    size_t size = (entries + NOTES + END) * sizeof(char *) + sizeof service + (note ? strlen(note) : 0);
+    size_t size = (entries + NOTES + END) * sizeof(char *) + sizeof service;
+    size += note ? strlen(note) : 0;
     for (size_t i = 0; i < entries; i++)
         size += strlen(environment[i]) + 2;
     char **copy = memory(size);

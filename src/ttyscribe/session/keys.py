@@ -75,7 +75,7 @@ class SignalKeys:
             self._used = keys
         if busy:
             self._wait = _SOON
-        elif self._again is None or now < self._again:
+        elif self._again is not None and now < self._again:
             return
         elif self._wait < _LATE:
             self._wait *= 2
