@@ -424,7 +424,9 @@ PARTLY_READ = {
     "loop": (f'while read x; do su {USER} -c "echo $x"; done', "1\n2\n3\n4\n5\n"),
     "a lot of it": (A_LOT, LINES),
     "none": (f"su {USER} -c 'exec <&-; echo one'; su {USER} -c cat; su {USER} -c 'read x'", ""),
-    "slowly": (f"su {USER} -c 'while head -c 9999 | grep -q .; do sleep .001; done'; cat", LINES),
+    "slowly": (
+        f"su {USER} -c 'while head -c 9999 | grep -q .; do sleep .001; done'; cat", LINES[:500_000]
+    ),
     "nested": (
         f"su {USER} -c \"exec $(getent passwd {USER} | cut -d: -f7) -c 'head -c 10'\"; sha1sum",
         LINES,
@@ -595,6 +597,31 @@ def test_interactive_session_looks_the_same(bash: Side, ours: Side) -> None:
         return Result(screen(terminal), b"", status)
 
     compared(bash, ours, session)
+
+
+def test_each_login_counts_once_and_is_told_once_by_wall(bash: Side, ours: Side) -> None:
+    """With the service. In direct mode the user may only add a record, by libutempter's helper."""
+
+    def session(side: Side) -> Result:
+        side.enter()
+        with side.ssh_terminal() as terminal:
+            terminal.expect(rb"ready\$ ")
+            terminal.line(f"echo counted=$(who | grep -c {USER}).; who am i | cut -d' ' -f1")
+            counted = terminal.expect(rb"counted=(\d+)\.\r\n(\w+)\r\n.*ready\$ ").groups()
+            side.run(["wall", "to all"])
+            terminal.expect(rb"to all")
+            terminal.line("echo typed-$((40+2))")
+            terminal.expect(rb"typed-42\r\n")
+            terminal.line("exit")
+            terminal.finish()
+            told = terminal.seen.count(b"to all")
+        left = side.run(["who"]).out.count(USER.encode())
+        return Result(repr((*counted, told)).encode(), b"", left)
+
+    if ours.name == "service":
+        compared(bash, ours, session)
+    else:
+        assert session(ours).status == 0
 
 
 def test_keyboard_signals_reach_the_foreground_job(bash: Side, ours: Side) -> None:
