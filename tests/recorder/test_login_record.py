@@ -7,13 +7,14 @@ import contextlib
 import fcntl
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ttyscribe.recorder.loginrecord import RECORD, LoginRecord
+from ttyscribe.recorder.loginrecord import DEAD_PROCESS, RECORD, LoginRecord
 
 
 @pytest.fixture
@@ -137,14 +138,26 @@ def test_the_outer_terminals_record_is_moved_for_as_long_as_the_session(utmp: Pa
     assert [words[:2] for words in who(utmp)] == [["root", "pts/6"]]
 
 
+def test_a_record_that_could_not_be_moved_back_is_not_written_over(utmp: Path) -> None:
+    LoginRecord("/dev/pts/6", "root", "", os.getppid(), str(utmp)).add()
+    LoginRecord("/dev/pts/7", "root", "", os.getpid(), str(utmp), outer="/dev/pts/6").add()
+    later = record(utmp)
+    later.add()
+    assert [words[:2] for words in who(utmp)] == [["root", "pts/7"], ["alice", "pts/7"]]
+    later.remove()
+    assert [words[:2] for words in who(utmp)] == [["root", "pts/7"]]
+
+
 def test_a_moved_record_that_its_login_has_ended_stays_ended(utmp: Path) -> None:
     LoginRecord("/dev/pts/6", "root", "", os.getpid(), str(utmp)).add()
     session = LoginRecord("/dev/pts/7", "root", "", os.getpid(), str(utmp), outer="/dev/pts/6")
     session.add()
-    # As sshd finds it: by its id.
-    LoginRecord("/dev/pts/7", "eve", "", os.getppid(), str(utmp)).add()
+    # sshd finds it by its id.
+    ended = bytearray(utmp.read_bytes())
+    ended[:2] = DEAD_PROCESS.to_bytes(2, sys.byteorder)
+    utmp.write_bytes(ended)
     session.remove()
-    assert [words[:2] for words in who(utmp)] == [["eve", "pts/7"]]
+    assert utmp.read_bytes() == ended
 
 
 def test_missing_file_is_no_error_and_none_is_made(tmp_path: Path) -> None:

@@ -58,8 +58,9 @@ _PID_MAX = 1 << 22
 _OF_KEYBOARD = (
     wire.STOPPED, wire.RESUMED, wire.BEHIND, wire.JOB, wire.TYPED, wire.SYNC, wire.TO_JOB
 )  # fmt: skip
-# How long the login record's file is waited for when nobody waits for us, in seconds.
-_UTMP_PATIENCE = 10.0
+# How long the login record's file is waited for when nobody waits for us, in seconds. Any
+# user can keep it from us for as long.
+_UTMP_PATIENCE = 60.0
 
 
 def serve(
@@ -180,10 +181,10 @@ class Session:
                 terminal, host = os.ttyname(ends.slave), str(start["remote"])
                 # A terminal that they have open need not be theirs.
                 own = job.is_at(ends.terminal, self.peer.pid)
+                outer_name = name_of(ends.terminal) if own else ""
                 self._login_record = LoginRecord(
-                    terminal, user, host, self.peer.pid,
-                    outer=os.ttyname(ends.terminal) if own else "",
-                )  # fmt: skip
+                    terminal, user, host, self.peer.pid, outer=outer_name
+                )
             self._record(log, ends)
         with contextlib.suppress(OSError):  # with this process it ends anyway
             held.release()
@@ -511,6 +512,14 @@ def within(most: int, field: bytes) -> int:
     if not 0 <= number <= most:
         raise ValueError("out of bounds")
     return number
+
+
+def name_of(terminal: int) -> str:
+    """The terminal's path, "" if it has none here, as that of a container."""
+    try:
+        return os.ttyname(terminal)
+    except OSError:
+        return ""
 
 
 def window(ends: Ends) -> bytes | None:

@@ -138,12 +138,34 @@ def _move(fd: int, line: bytes, to: bytes, moved: bytes = b"") -> bytes:
     return b""
 
 
+def _is_left(record: bytes, ours: bytes) -> bool:
+    """Whether a record of our line is one that was moved there, and could not be moved back:
+    of a login that goes on, and has its id from another line. That login's end finds it."""
+    if record[_ID] == ours[_ID] or not record.startswith(USER_PROCESS.to_bytes(2, sys.byteorder)):
+        return False
+    try:
+        os.kill(int.from_bytes(record[_PROCESS], sys.byteorder), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 def _write(fd: int, line: bytes, record: bytes, kind: int) -> bool:
     data = os.pread(fd, _LONGEST, 0)
     end = len(data) - len(data) % RECORD.size
     wanted = line.ljust(_LINE_SIZE, b"\0")
     starts = range(0, end, RECORD.size)
-    at = next((at for at in starts if data.startswith(wanted, at + _LINE_AT)), end)
+    at = next(
+        (
+            at
+            for at in starts
+            if data.startswith(wanted, at + _LINE_AT)
+            and not _is_left(data[at : at + RECORD.size], record)
+        ),
+        end,
+    )
     if kind == DEAD_PROCESS and data[at:][_PROCESS] != record[_PROCESS]:
         return True  # the terminal is another session's by now
     if os.pwrite(fd, record, at) == RECORD.size:

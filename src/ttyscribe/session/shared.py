@@ -45,6 +45,14 @@ class Shared(Relay):
         # How much was handed on, and is not taken.
         self._given = 0
 
+    def delivered(self) -> None:
+        there = fcntl.ioctl(self._held, termios.FIONREAD, bytes(4)) if self._held >= 0 else b""
+        unread = int.from_bytes(there, sys.byteorder) + len(self.sink.pending) + len(self.withheld)
+        if self._given > unread:
+            self._take(self._given - unread)
+            self._given = unread
+            self._ahead = min(_MOST, 2 * self._ahead)
+
     def leave_unread(self) -> bool:
         if self._held >= 0:
             # What is read out here no job of the shell's reads, which may outlive it.
@@ -73,23 +81,23 @@ class Shared(Relay):
 
 
 class SharedFile(Shared):
-    """From a file, whose place others have too, and is moved when the shell is gone."""
+    """From a file, whose place is others' too, and is moved by what the shell has read."""
 
-    __slots__ = ("_at",)
+    __slots__ = ()
 
     def __init__(self, source: int, sink: Sink, held: int) -> None:
         super().__init__(source, sink, held)
         self.lag = 0
-        self._at = os.lseek(source, 0, os.SEEK_CUR)
         # Whether the shell reads on is seen by its having room for more.
-        fcntl.fcntl(sink.fd, fcntl.F_SETPIPE_SZ, self._ahead)
+        fcntl.fcntl(sink.fd, fcntl.F_SETPIPE_SZ, _AHEAD)
 
     def read(self) -> bytes | None:
+        self.delivered()
         try:
-            data = os.pread(self._source, self._ahead, self._at)
+            at = os.lseek(self._source, 0, os.SEEK_CUR) + self._given
+            data = os.pread(self._source, _AHEAD, at)
         except OSError:
             return b""
-        self._at += len(data)
         self._given += len(data)
         return data
 
@@ -141,14 +149,6 @@ class SharedSocket(Shared):
         # Nothing is left; held, the shell's end would hide from us that it is closed.
         self.leave_unread()
         return b""
-
-    def delivered(self) -> None:
-        there = fcntl.ioctl(self._held, termios.FIONREAD, bytes(4)) if self._held >= 0 else b""
-        unread = int.from_bytes(there, sys.byteorder) + len(self.sink.pending) + len(self.withheld)
-        if self._given > unread:
-            self._take(self._given - unread)
-            self._given = unread
-            self._ahead = min(_MOST, 2 * self._ahead)
 
     def stop(self) -> None:
         self._changes.close()

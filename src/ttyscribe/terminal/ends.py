@@ -189,7 +189,7 @@ def _is_shared(fd: int, pid: int) -> bool:
     """
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode):
-        return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_WRONLY
+        return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_WRONLY and _has_place(fd)
     if not _is_stream(fd):
         return False
     sock = _socket.socket(fileno=fd)
@@ -204,6 +204,15 @@ def _is_shared(fd: int, pid: int) -> bool:
         return True
     finally:
         sock.detach()
+
+
+def _has_place(fd: int) -> bool:
+    """Whether it is known how far a file has been read."""
+    try:
+        os.lseek(fd, 0, os.SEEK_CUR)
+    except OSError:
+        return False
+    return True
 
 
 def _is_sshd(pid: int) -> bool:
