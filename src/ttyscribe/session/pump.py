@@ -468,6 +468,7 @@ class Pump:
             self._poll.unregister(relay.sink.fd)
         except KeyError:
             pass
+        relay.drop()
         relay.sink.pending = relay.withheld = b""
         relay.sink.close()
 

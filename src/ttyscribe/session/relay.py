@@ -59,6 +59,9 @@ class Relay:
     def delivered(self) -> None:
         """Some of what was pending is delivered."""
 
+    def drop(self) -> None:
+        """What is still to be delivered will not be."""
+
     def leave_unread(self) -> bool:
         """The shell is gone: leave what it has not read to others; False where that can't be."""
         return False

@@ -53,6 +53,11 @@ class Shared(Relay):
             self._given = unread
             self._ahead = min(_MOST, 2 * self._ahead)
 
+    def drop(self) -> None:
+        self.delivered()
+        if self._held >= 0:
+            self._given -= len(self.sink.pending) + len(self.withheld)
+
     def leave_unread(self) -> bool:
         if self._held >= 0:
             # What is read out here no job of the shell's reads, which may outlive it.
