@@ -638,6 +638,8 @@ def test_keyboard_signals_reach_the_foreground_job(bash: Side, ours: Side) -> No
                 terminal.expect(rb"ready\$ ")
             terminal.line("jobs; fg")
             terminal.expect(rb"sleep 1003\r\n.*sleep 1003\r\n")
+            # Before bash has given it the terminal, the key is bash's.
+            wait_until(lambda: asleep(side, "1003"), "no job")
             terminal.send(b"\x03")
             terminal.expect(rb"ready\$ ")
             terminal.send(b"\x04")
@@ -1232,6 +1234,7 @@ TYPED_AHEAD = {
     "only that": ("cat; stty -a; echo end", b"\x04"),
     "lines behind it": ("cat; read x; echo got $x", b"one\ntwo\n\x04three\n"),
     "a long line": ("read x; echo ${#x}", b"x" * 4094 + b"\n"),
+    "quoted keys": ("read -r x; echo ${#x}; read y; echo $y", b"a\x16\x03\x16\x04\x16\x15b\non\n"),
 }
 
 

@@ -7,7 +7,7 @@ import os
 import select
 import termios
 
-from ttyscribe.terminal.raw import is_emptied, reads_lines, set_echo, wait_for_input
+from ttyscribe.terminal.raw import as_typed, is_emptied, reads_lines, set_echo, wait_for_input
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,9 +105,8 @@ class Keyboard:
                 echo = set_echo(slave, 0)
                 self.is_shown = bool(echo)
             size += len(data)
-            if not data.endswith(b"\n") and len(data) < _LINE:
-                data += mode[_CC][termios.VEOF]
-            self._pass_on(data)
+            ends = data.endswith(b"\n") or len(data) == _LINE
+            self._pass_on(as_typed(data, mode) + (b"" if ends else mode[_CC][termios.VEOF]))
         if echo is not None:
             wait_for_input(slave, size)
             set_echo(slave, echo)

@@ -28,6 +28,11 @@ _INPUT_MODES = (
     | termios.IGNCR | termios.ICRNL | termios.IXON
 )  # fmt: skip
 _SIGNAL_KEYS = (termios.VINTR, termios.VQUIT, termios.VSUSP)
+# Of the special characters, those of lines, of signals and of the flow.
+_ACTED_ON = (
+    *_SIGNAL_KEYS, termios.VEOF, termios.VEOL, termios.VEOL2, termios.VERASE, termios.VKILL,
+    termios.VLNEXT, termios.VREPRINT, termios.VSTART, termios.VSTOP, termios.VWERASE,
+)  # fmt: skip
 _ECHO = termios.ECHO | termios.ECHONL
 # How often, in seconds, and how many times what is on its way to a terminal is looked for.
 _LOOK_PAUSE, _LOOKS = 0.001, 50
@@ -224,6 +229,19 @@ def set_echo(pty: int, echo: int) -> int:
     mode[_LFLAG] = mode[_LFLAG] & ~_ECHO | echo
     termios.tcsetattr(pty, termios.TCSANOW, mode)
     return before
+
+
+def as_typed(line: bytes, mode: list[Any]) -> bytes:
+    """What was typed at a terminal of this mode to be read as line: a character that the
+    terminal acts on is in it only where it was quoted."""
+    quote = mode[_CC][termios.VLNEXT]
+    if not mode[_LFLAG] & termios.IEXTEN or quote == b"\0":
+        return line
+    acted_on = {mode[_CC][which] for which in _ACTED_ON} - {b"\0"}
+    if mode[_IFLAG] & (termios.ICRNL | termios.IGNCR):
+        acted_on.add(b"\r")
+    bytes_ = [line[at : at + 1] for at in range(len(line))]
+    return b"".join([quote + byte if byte in acted_on else byte for byte in bytes_])
 
 
 def wait_for_input(terminal: int, size: int) -> None:
