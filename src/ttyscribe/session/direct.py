@@ -195,7 +195,10 @@ class _Direct:
                     forget(self._child.held)
                 if not self._take():
                     use_lines(self._ends.master)
+            early = []
             if self._keys is None:
+                # From now on no key of the terminal sends one.
+                early = forget(self._child.held)
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, self._child.held)
             slave = self._ends.slave
             name_terminal(self._child, self._ends.terminal, slave)
@@ -208,6 +211,9 @@ class _Direct:
                 self._recording.finish({"event": "end", "status": status}, self._told_to_end)
                 raise
             self._ends.close_childs()
+            for number in early:
+                # A key's are for all of the job, and a shell whose job goes on does so too.
+                os.killpg(self._pid, number)
             if keys is not None and self._controlled:
                 keys.begin(self._child.group)
             pump.run()

@@ -46,10 +46,12 @@ _SFD_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
 _SI_KERNEL = 0x80
 
 
-def forget(held: Sequence[int]) -> None:
-    """Forget those of these signals, which are blocked, that came before there was a shell."""
-    while held and signal.sigtimedwait(held, 0):
-        pass
+def forget(held: Sequence[int]) -> list[int]:
+    """Take those of these signals, which are blocked, that came before there was a shell."""
+    came = []
+    while held and (info := signal.sigtimedwait(held, 0)):
+        came.append(info.si_signo)
+    return came
 
 
 class Sender:
