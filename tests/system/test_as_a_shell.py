@@ -831,6 +831,24 @@ def is_cooked(terminal: Terminal) -> bool:
     return bool(termios.tcgetattr(terminal.fd)[3] & termios.ICANON)
 
 
+def wait_until_given_back(terminal: Terminal) -> None:
+    """Until root's shell reads lines again, and all that is typed at it."""
+    wait_until(lambda: is_cooked(terminal), "the terminal is not given back")
+    for number in (2, 3, 4):
+        terminal.line(f"echo typed-$((40+{number}))")
+        terminal.expect(b"typed-4%d\r\n.*root# " % number)
+
+
+@contextlib.contextmanager
+def root_shell(side: Side, name: str) -> Iterator[Terminal]:
+    """Root's shell of that name, which edits no lines, at its prompt."""
+    options = {"bash": ["--norc", "--noediting"], "dash": [], "zsh": ["-f", "+Z"]}[name]
+    env = {"PATH": PATH + ":/usr/sbin:/sbin", "TERM": "dumb", "PS1": "root# ", "SH": side.shell}
+    with Terminal([name, *options, "-i"], env=env) as terminal:
+        terminal.expect(rb"root# ")
+        yield terminal
+
+
 @pytest.mark.parametrize("outer", ["bash", "dash", "zsh"])
 def test_a_script_that_a_key_has_stopped_goes_on_with_its_login(
     bash: Side, ours: Side, outer: str
@@ -839,11 +857,8 @@ def test_a_script_that_a_key_has_stopped_goes_on_with_its_login(
 
     def stopped(side: Side) -> Result:
         side.enter()
-        env = {"PATH": PATH + ":/usr/sbin:/sbin", "TERM": "dumb", "PS1": "root# ", "SH": side.shell}
-        options = {"bash": ["--norc", "--noediting"], "dash": [], "zsh": ["-f", "+Z"]}[outer]
         modes = []
-        with Terminal([outer, *options, "-i"], env=env) as terminal:
-            terminal.expect(rb"root# ")
+        with root_shell(side, outer) as terminal:
             script = "sleep 1009; head -n 1"
             terminal.line(f"sh -c 'su {USER} --session-command \"{script}\"; echo next'")
             for _ in range(2):
@@ -875,18 +890,12 @@ def test_a_terminal_that_a_key_took_from_su_is_its_shells(
 
     def stopped(side: Side) -> Result:
         side.enter()
-        env = {"PATH": PATH + ":/usr/sbin:/sbin", "TERM": "dumb", "PS1": "root# ", "SH": side.shell}
-        options = {"bash": ["--norc", "--noediting"], "dash": []}[outer]
-        with Terminal([outer, *options, "-i"], env=env) as terminal:
-            terminal.expect(rb"root# ")
+        with root_shell(side, outer) as terminal:
             terminal.line(f"sh -c 'su {USER} -c \"sleep 1011; head -n 1\"; echo next'")
             wait_until(lambda: asleep(side, "1011"), "no job")
             terminal.send(b"\x1a")
             terminal.expect(rb"root# ")
-            wait_until(lambda: is_cooked(terminal), "the terminal is not given back")
-            for number in (2, 3, 4):
-                terminal.line(f"echo typed-$((40+{number}))")
-                terminal.expect(b"typed-4%d\r\n.*root# " % number)
+            wait_until_given_back(terminal)
             terminal.line("fg")
             terminal.expect(rb"sh -c")
             wait_until(lambda: asleep(side, "1011"), "no job")
@@ -914,17 +923,12 @@ def test_a_terminal_is_given_back_by_a_program_that_a_key_leaves_alone(
 
     def typed(side: Side) -> Result:
         side.enter()
-        env = {"PATH": PATH + ":/usr/sbin:/sbin", "TERM": "dumb", "PS1": "root# "}
-        with Terminal(["dash", "-i"], env=env) as terminal:
-            terminal.expect(rb"root# ")
+        with root_shell(side, "dash") as terminal:
             terminal.line(line)
             wait_until(lambda: asleep(side, "1014"), "no job")
             terminal.send(key)
             terminal.expect(rb"root# ")
-            wait_until(lambda: is_cooked(terminal), "the terminal is not given back")
-            for number in (2, 3, 4):
-                terminal.line(f"echo typed-$((40+{number}))")
-                terminal.expect(b"typed-4%d\r\n.*root# " % number)
+            wait_until_given_back(terminal)
             left = side.machine.running("sleep", "1014", whole=True)
             states = [state_of(pid) for pid in left]
             for pid in left:
@@ -948,10 +952,7 @@ def test_a_shell_gives_the_terminal_back_to_the_group_it_came_from(
             if "dash" not in shell:
                 terminal.line("suspend")
                 terminal.expect(rb"[Ss]topped.*root# ")
-                wait_until(lambda: is_cooked(terminal), "the terminal is not given back")
-                for number in (2, 3):
-                    terminal.line(f"echo typed-$((40+{number}))")
-                    terminal.expect(b"typed-4%d\r\n.*root# " % number)
+                wait_until_given_back(terminal)
                 terminal.line("fg")
                 terminal.expect(rb"fg\r\n")
             terminal.line("exit 3")

@@ -14,11 +14,10 @@ import _socket
 import fcntl
 import os
 import select
-import sys
-import termios
 
 from ttyscribe.events import INPUT
 from ttyscribe.session.relay import Relay
+from ttyscribe.terminal.raw import unread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,33 +45,36 @@ class Shared(Relay):
         self._given = 0
 
     def delivered(self) -> None:
-        there = fcntl.ioctl(self._held, termios.FIONREAD, bytes(4)) if self._held >= 0 else b""
-        unread = int.from_bytes(there, sys.byteorder) + len(self.sink.pending) + len(self.withheld)
-        if self._given > unread:
-            self._take(self._given - unread)
-            self._given = unread
+        there = unread(self._held) if self._held >= 0 else 0
+        left = there + self._undelivered()
+        if self._given > left:
+            self._take(self._given - left)
+            self._given = left
             self._ahead = min(_MOST, 2 * self._ahead)
 
     def drop(self) -> None:
         self.delivered()
         if self._held >= 0:
-            self._given -= len(self.sink.pending) + len(self.withheld)
+            self._given -= self._undelivered()
 
     def leave_unread(self) -> bool:
         if self._held >= 0:
             # What is read out here no job of the shell's reads, which may outlive it.
-            unread = len(self.sink.pending) + len(self.withheld)
+            left = self._undelivered()
             try:
                 while data := self._read_out():
-                    unread += len(data)
+                    left += len(data)
             except OSError:
                 pass  # there is no more, or no other end
-            self._take(max(0, self._given - unread))
+            self._take(max(0, self._given - left))
             self._given = 0
             self._close_source()
             os.close(self._held)
             self._held = -1
         return True
+
+    def _undelivered(self) -> int:
+        return len(self.sink.pending) + len(self.withheld)
 
     def _take(self, size: int) -> None:
         """So many bytes of the source are the shell's, and nobody else's."""

@@ -49,9 +49,7 @@ def is_in_foreground(terminal: int, pid: int | str = "self") -> bool:
     """
     try:
         device = device_of(terminal)
-        job = Job(pid)
-        if not job.terminal:
-            job = Job(job.parent)
+        job = _standing(pid)
     except OSError:
         return True
     return job.terminal != device or job.foreground in (job.group, 0)
@@ -60,12 +58,15 @@ def is_in_foreground(terminal: int, pid: int | str = "self") -> bool:
 def is_at(terminal: int, pid: int) -> bool:
     """Whether the terminal controls the process pid; or where none does, its parent (su -c)."""
     try:
-        job = Job(pid)
-        if not job.terminal:
-            job = Job(job.parent)
-        return job.terminal == device_of(terminal)
+        return _standing(pid).terminal == device_of(terminal)
     except OSError:
         return False
+
+
+def _standing(pid: int | str) -> Job:
+    """The job of the process pid, or of its parent where no terminal controls it."""
+    job = Job(pid)
+    return job if job.terminal else Job(job.parent)
 
 
 def has_terminal(pid: int | str = "self") -> bool:

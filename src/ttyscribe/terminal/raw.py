@@ -188,10 +188,15 @@ def keys_of(terminal: int) -> bytes:
     return bytes([bool(mode[_LFLAG] & termios.NOFLSH)]) + keys
 
 
+def unread(fd: int) -> int:
+    """How many bytes can be read from a terminal, pipe or socket. Raises OSError."""
+    return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
 def is_emptied(terminal: int) -> bool:
     """Whether no byte is to be read from a terminal."""
     try:
-        return fcntl.ioctl(terminal, termios.FIONREAD, bytes(4)) == bytes(4)
+        return not unread(terminal)
     except OSError:
         return False  # it has hung up, which is read
 
@@ -248,8 +253,7 @@ def wait_for_input(terminal: int, size: int) -> None:
     """Wait until so many bytes of whole lines are there to be read, which the kernel brings
     from a pty's other end in its own time; not for long, as some may be none of a line's."""
     for _ in range(_LOOKS):
-        there = fcntl.ioctl(terminal, termios.FIONREAD, bytes(4))
-        if int.from_bytes(there, sys.byteorder) >= size:
+        if unread(terminal) >= size:
             break
         time.sleep(_LOOK_PAUSE)
 

@@ -80,7 +80,6 @@ class Child:
         self.blocked: set[int] | None = None
         self.group = 0
 
-
     @property
     def is_interactive(self) -> bool:
         """Whether it is a shell that does nothing for keys that send signals, once it is there."""
