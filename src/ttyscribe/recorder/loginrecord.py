@@ -18,6 +18,7 @@ import os
 import struct
 import sys
 import time
+from collections.abc import Iterator
 
 # That of the login programs; a machine without it wants no such records.
 UTMP = "/run/utmp"
@@ -30,6 +31,7 @@ RECORD = struct.Struct("@hi32s4s32s256s2hqqq16s20x4x" if _WIDE else "@hi32s4s32s
 _PROCESS = slice(4, 8)
 _LINE_AT, _LINE_SIZE = 8, 32
 _ID = slice(40, 44)
+_USER = USER_PROCESS.to_bytes(2, sys.byteorder)
 _LONGEST = 1 << 24
 # Seconds for which a lock is asked for where somebody waits.
 _BRIEFLY = 0.0025
@@ -120,19 +122,22 @@ def _locked(fd: int, patience: float) -> bool:
             time.sleep(pause)
 
 
+def _on(data: bytes, line: bytes) -> Iterator[tuple[int, bytes]]:
+    """The records of a line, each with its place in the file's data."""
+    wanted = line.ljust(_LINE_SIZE, b"\0")
+    for at in range(0, len(data) - RECORD.size + 1, RECORD.size):
+        record = data[at : at + RECORD.size]
+        if record.startswith(wanted, _LINE_AT):
+            yield at, record
+
+
 def _move(fd: int, line: bytes, to: bytes, moved: bytes = b"") -> bytes:
     """Have the record of a user on line be one on another, to; its process and id, b"" if there
     is none, or it is not the one that moved tells in the same way."""
     data = os.pread(fd, _LONGEST, 0)
-    kind = USER_PROCESS.to_bytes(2, sys.byteorder)
-    for at in range(0, len(data) - RECORD.size + 1, RECORD.size):
-        record = data[at : at + RECORD.size]
+    for at, record in _on(data, line):
         found = record[_PROCESS] + record[_ID]
-        if (
-            record.startswith(kind)
-            and record.startswith(line.ljust(_LINE_SIZE, b"\0"), _LINE_AT)
-            and moved in (b"", found)
-        ):
+        if record.startswith(_USER) and moved in (b"", found):
             os.pwrite(fd, to.ljust(_LINE_SIZE, b"\0"), at + _LINE_AT)
             return found
     return b""
@@ -141,7 +146,7 @@ def _move(fd: int, line: bytes, to: bytes, moved: bytes = b"") -> bytes:
 def _is_left(record: bytes, ours: bytes) -> bool:
     """Whether a record of our line is one that was moved there, and could not be moved back:
     of a login that goes on, and has its id from another line. That login's end finds it."""
-    if record[_ID] == ours[_ID] or not record.startswith(USER_PROCESS.to_bytes(2, sys.byteorder)):
+    if record[_ID] == ours[_ID] or not record.startswith(_USER):
         return False
     try:
         os.kill(int.from_bytes(record[_PROCESS], sys.byteorder), 0)
@@ -155,17 +160,7 @@ def _is_left(record: bytes, ours: bytes) -> bool:
 def _write(fd: int, line: bytes, record: bytes, kind: int) -> bool:
     data = os.pread(fd, _LONGEST, 0)
     end = len(data) - len(data) % RECORD.size
-    wanted = line.ljust(_LINE_SIZE, b"\0")
-    starts = range(0, end, RECORD.size)
-    at = next(
-        (
-            at
-            for at in starts
-            if data.startswith(wanted, at + _LINE_AT)
-            and not _is_left(data[at : at + RECORD.size], record)
-        ),
-        end,
-    )
+    at = next((at for at, there in _on(data, line) if not _is_left(there, record)), end)
     if kind == DEAD_PROCESS and data[at:][_PROCESS] != record[_PROCESS]:
         return True  # the terminal is another session's by now
     if os.pwrite(fd, record, at) == RECORD.size:
