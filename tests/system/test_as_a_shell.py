@@ -604,10 +604,16 @@ def test_each_login_counts_once_and_is_told_once_by_wall(bash: Side, ours: Side)
 
     def session(side: Side) -> Result:
         side.enter()
+
+        def logins() -> int:
+            return side.run(["who"]).out.count(USER.encode())
+
+        before = logins()
         with side.ssh_terminal() as terminal:
             terminal.expect(rb"ready\$ ")
-            terminal.line(f"echo counted=$(who | grep -c {USER}).; who am i | cut -d' ' -f1")
-            counted = terminal.expect(rb"counted=(\d+)\.\r\n(\w+)\r\n.*ready\$ ").groups()
+            terminal.line("who am i | cut -d' ' -f1")
+            (user,) = terminal.expect(rb"[\r\n](\w+)\r\n.*ready\$ ").groups()
+            counted = logins() - before
             side.run(["wall", "to all"])
             terminal.expect(rb"to all")
             terminal.line("echo typed-$((40+2))")
@@ -616,8 +622,8 @@ def test_each_login_counts_once_and_is_told_once_by_wall(bash: Side, ours: Side)
             terminal.finish()
             told = terminal.seen.count(b"to all")
         # sshd ends the record when the client is gone.
-        wait_until(lambda: USER.encode() not in side.run(["who"]).out, "it is still logged in")
-        return Result(repr((*counted, told)).encode(), b"", 0)
+        wait_until(lambda: logins() == before, "it is still logged in")
+        return Result(repr((user, counted, told)).encode(), b"", 0)
 
     if ours.name == "service":
         compared(bash, ours, session)
@@ -1627,6 +1633,10 @@ def test_the_keys_are_the_outer_shells_while_a_login_is_stopped_from_outside(
             terminal.line("kill -KILL %1")
             terminal.line("wait; stty -a | grep -ow icanon")
             terminal.expect(rb"[\r\n]icanon\r\n")
+        # It is stopped still, and logged in.
+        for pid in (login, *side.machine.running("cat", whole=True)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         return Result(b"", b"", 0)
 
     compared(bash, ours, session)
