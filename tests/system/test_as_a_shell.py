@@ -945,6 +945,66 @@ def test_a_terminal_is_given_back_by_a_program_that_a_key_leaves_alone(
     compared(bash, ours, typed)
 
 
+# What is set of the terminal, and whether it is for the outer shell too.
+MODE_SETTERS = {
+    "su -c": f"su {USER} -c 'stty -echoctl -ixon intr ^B'",
+    "su --session-command": f"su {USER} --session-command 'stty -echo -opost min 3 erase ^H'",
+    "sudo": f"sudo -u {USER} -i stty cs7 parenb -icanon",
+    "repaired": f"stty -echo -onlcr -echoe susp ^A; su {USER} -c 'stty sane'",
+    "in a pipeline": f"su {USER} -c 'stty -ixon -icrnl; echo text' | cat",
+    "in a script": f"sh -c 'su {USER} -c \"stty -ixon\"; su {USER} -c \"stty -a; stty quit ^P\"'",
+    "by a command that fails": f"su {USER} -c 'stty -iexten; kill -9 $$'",
+    "by a job that goes on": f"su {USER} -c 'sleep 1015 & stty -isig'",
+}
+
+
+@pytest.mark.parametrize("name", MODE_SETTERS)
+def test_the_terminal_keeps_the_mode_that_was_set(bash: Side, ours: Side, name: str) -> None:
+    def typed(side: Side) -> Result:
+        side.enter()
+        with root_shell(side, "dash") as terminal:
+            shows = "echo over=$?; stty -a; stty sane; echo typed-$((40+2))"
+            terminal.line(f"{MODE_SETTERS[name]}; {shows}")
+            shown = terminal.expect(rb"over=(\d.*)typed-42").group(1)
+        for pid in side.machine.running("sleep", "1015"):
+            os.kill(pid, signal.SIGKILL)
+        return without_notices(Result(shown.replace(b"\r", b""), b"", 0))
+
+    compared(bash, ours, typed)
+
+
+def test_the_terminal_keeps_the_mode_of_a_shell_that_stops(bash: Side, ours: Side) -> None:
+    """And of one that goes on, until it ends."""
+
+    def typed(side: Side) -> Result:
+        side.enter()
+        modes = []
+
+        def mode(terminal: Terminal) -> None:
+            terminal.line("stty -a; echo typed-$((40+2))")
+            modes.append(terminal.expect(rb"speed.*typed-42").group(0))
+            terminal.expect(rb"[#$] ")
+
+        with root_shell(side, "dash") as terminal:
+            terminal.line(f"su {USER} -s $SH")
+            terminal.expect(rb"ready\$ ")
+            for change in ("-ixon intr ^B", "ixon -echok"):
+                terminal.line(f"stty {change}; suspend")
+                terminal.expect(rb"Stopped.*root# ")
+                mode(terminal)
+                terminal.line("fg")
+                terminal.expect(rb"fg.*su")
+                terminal.line("")
+                terminal.expect(rb"ready\$ ")
+                mode(terminal)
+            terminal.line("stty -echoe; exit")
+            terminal.expect(rb"root# ")
+            mode(terminal)
+        return Result(b"\n".join(modes).replace(b"\r", b""), b"", 0)
+
+    compared(bash, ours, typed)
+
+
 @pytest.mark.parametrize("shell", ["dash -i", "zsh -f -i", "tcsh -f", "bash --norc -i"])
 def test_a_shell_gives_the_terminal_back_to_the_group_it_came_from(
     bash: Side, ours: Side, shell: str

@@ -25,7 +25,7 @@
 enum { TERMIOS_SIZE = 60, PACKET_SIZE = 4096 };
 enum { WINDOW = 'W', SIGNAL = 'S', STOPPED = 'T', HELD = 'P', RESUMED = 'C' }; // wire.py
 enum { BEHIND = 'G', JOB = 'J', KEYS = 'Y', TYPED = 'Q', TO_JOB = 'O', SYNC = 'Z' };
-enum { ENDED = 'X', END = 'K', DONE = 'D' };
+enum { ENDED = 'X', END = 'K', DONE = 'D', MODE = 'M' };
 enum { NOT_YET = -1 };
 enum { SIGNALS = 64, OF_LIBC = 32 }; // the first two of real time a C library keeps to itself
 enum { ROUNDS = 10 }; // terminal/spawn.py
@@ -381,6 +381,24 @@ static void use_keys(const char *named, size_t size)
         make_raw();
 }
 
+// Have the terminal's own mode changed when it is given back: as terminal/mode.py.
+static void keep(const char *change, size_t size)
+{
+    uint32_t words[8];
+    struct termios mode;
+    if (!taken || shared || size < sizeof words)
+        return;
+    memcpy(words, change, sizeof words);
+    memcpy(&mode, cooked, sizeof mode);
+    tcflag_t *flags[] = {&mode.c_iflag, &mode.c_oflag, &mode.c_cflag, &mode.c_lflag};
+    for (size_t i = 0; i < 4; i++)
+        *flags[i] = (*flags[i] & ~words[i]) | (words[i] & words[4 + i]);
+    for (size_t i = sizeof words; i + 1 < size; i += 2)
+        if ((unsigned char)change[i] < sizeof mode.c_cc)
+            mode.c_cc[(unsigned char)change[i]] = (unsigned char)change[i + 1];
+    memcpy(cooked, &mode, sizeof mode);
+}
+
 // Stop by a signal, blocked or not.
 static void stop_by(int number)
 {
@@ -588,6 +606,8 @@ static bool is_over(void)
         }
         return true;
     }
+    if (size > 0 && packet[0] == MODE)
+        keep(packet + 1, (size_t)size - 1);
     if (size > 0 && packet[0] == HELD)
         stop();
     if (size > 0 && packet[0] == KEYS && status == NOT_YET)

@@ -25,25 +25,23 @@ from ttyscribe.recorder import outer, privileges, wire
 from ttyscribe.recorder.loginrecord import LoginRecord
 from ttyscribe.recorder.peer import GoneError, Peer, receive_hello, three
 from ttyscribe.recorder.refusal import at_failure, refuse
+from ttyscribe.recorder.terminal import KINDS, ClientsTerminal
 from ttyscribe.session import lock
 from ttyscribe.session.alert import alert, warn
 from ttyscribe.session.direct import Outcome, keep_only
 from ttyscribe.session.identity import recording_id
-from ttyscribe.session.keys import SignalKeys
 from ttyscribe.session.outage import Outage
 from ttyscribe.session.pump import Pump
 from ttyscribe.session.setup import open_recording, start_member
 from ttyscribe.session.skipped import SkippedLog, skip_for, without_contents
 from ttyscribe.session.spoolfolder import SERVICE_FOLDER
 from ttyscribe.terminal import job, open_ends, window_of
-from ttyscribe.terminal.raw import process_output
 from ttyscribe.terminal.spawn import name_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator
 
     from ttyscribe.config.views import RecSession
-    from ttyscribe.session.keyboard import Keyboard
     from ttyscribe.session.pump import Log
     from ttyscribe.session.skip import Skip
     from ttyscribe.terminal import Ends
@@ -53,11 +51,6 @@ HELLO_TIMEOUT = 5.0
 _WAIT_FOR_CLIENT = 5.0
 # How long a client waits at the end for a writer that takes nothing, in seconds.
 _PATIENCE = 0.3
-# Of all processes, proc(5).
-_PID_MAX = 1 << 22
-_OF_KEYBOARD = (
-    wire.STOPPED, wire.RESUMED, wire.BEHIND, wire.JOB, wire.TYPED, wire.SYNC, wire.TO_JOB
-)  # fmt: skip
 # How long the login record's file is waited for when nobody waits for us, in seconds. Any
 # user can keep it from us for as long.
 _UTMP_PATIENCE = 60.0
@@ -124,6 +117,7 @@ class Session:
         self._failed = ""
         self._skip: Skip | None = None
         self._login_record: LoginRecord | None = None
+        self._terminal: ClientsTerminal | None = None
         self._is_outlived = False  # the user's terminal, which goes on where this login ends
 
     def load(self) -> RecSession:
@@ -251,8 +245,10 @@ class Session:
         end = self._end_for_outage if self.values["on_outage"] == "end" else None
         pump.on_freeze = Outage(recording, ends.terminal, self.fds[2], end, pump.show)
         if pump.keyboard is not None:
-            self._hold(pump.keyboard, ends)
-        pump.watch(self.connection.fileno(), functools.partial(self._on_client, ends))
+            self._terminal = ClientsTerminal(
+                pump.keyboard, ends, self.peer.pid, self._tell, outlived=self._is_outlived
+            )
+        pump.watch(self.connection.fileno(), self._on_client)
         self.connection.setblocking(False)
         with logged_in(self._login_record):
             if pump.keyboard is not None and job.is_in_foreground(ends.terminal, self.peer.pid):
@@ -262,17 +258,6 @@ class Session:
                 pump.run()
             except Exception as error:  # the session has begun, so it is ended and not refused
                 self._fail(error)
-
-    def _hold(self, keyboard: Keyboard, ends: Ends) -> None:
-        """Leave the keyboard until the client has taken the terminal."""
-        pid = self.peer.pid
-        if job.shares_keys(ends.terminal, pid):
-            controlled = job.gives_control(pid)
-            keyboard.keys = SignalKeys(ends.master, controlled, self._use_keys, self._ask_for_keys)
-        if self._is_outlived:
-            # A client that is stopped by a signal can't tell, and another job has the keyboard.
-            keyboard.is_ours = functools.partial(job.is_in_foreground, ends.terminal, pid)
-        keyboard.leave()
 
     def _hand_over(self, ends: Ends) -> None:
         layout = bytearray()
@@ -313,7 +298,7 @@ class Session:
         """What the client is to run in place of the shell: the program, and its arguments."""
         return [self._skip.path, *self._skip.argv] if self._skip is not None else []
 
-    def _on_client(self, ends: Ends) -> None:
+    def _on_client(self) -> None:
         """One packet from the client, or its end."""
         try:
             packet = self.connection.recv(wire.PACKET_MAX)
@@ -325,58 +310,24 @@ class Session:
         try:
             if kind == wire.WINDOW:
                 self._pump.resize()
-            elif kind in _OF_KEYBOARD:
-                if self._pump.keyboard is not None:
-                    self._on_keyboard(self._pump.keyboard, ends, kind, fields)
+            elif kind in KINDS:
+                if self._terminal is not None:
+                    self._terminal.heard(kind, fields)
             elif kind == wire.ENDED:
-                self._ended = Outcome.of(within(0xFFFF, fields[0]))
+                self._ended = Outcome.of(wire.within(0xFFFF, fields[0]))
+                if self._terminal is not None:
+                    self._terminal.shell_ended()
                 self._pump.shell_ended()
             elif kind == wire.FAILED_START:
                 self._ended = Outcome(int(fields[0]) & 255)
                 self._pump.shell_ended()
             elif kind == wire.SIGNAL:
-                self._told = within(signal.NSIG - 1, fields[0])
+                self._told = wire.within(signal.NSIG - 1, fields[0])
                 self._pump.hang_up()
             else:
                 self._client_gone()
         except (ValueError, IndexError):
             self._client_gone()
-
-    def _on_keyboard(
-        self, keyboard: Keyboard, ends: Ends, kind: bytes, fields: list[bytes]
-    ) -> None:
-        if kind == wire.STOPPED:
-            self._hold_back(keyboard)
-        elif kind in (wire.RESUMED, wire.BEHIND):
-            if ends.master >= 0:
-                process_output(ends.master, kind == wire.RESUMED and fields[0] == b"1")
-            if kind == wire.RESUMED:
-                keyboard.take()
-            else:
-                keyboard.leave()
-        elif kind == wire.JOB:
-            if keyboard.keys is not None:
-                keyboard.keys.begin(within(_PID_MAX, fields[0]))
-        elif kind == wire.TYPED:
-            keyboard.type_key(within(signal.NSIG - 1, fields[0]))
-        elif kind == wire.SYNC:
-            keyboard.keys_typed()
-        else:
-            keyboard.signal_job(within(signal.NSIG - 1, fields[0]))
-
-    def _hold_back(self, keyboard: Keyboard) -> None:
-        """Leave the keyboard, and tell the client when it is left, as soon as it hears."""
-        if self._tell(wire.HELD):
-            keyboard.leave()
-        else:
-            keyboard.leave(functools.partial(self._hold_back, keyboard))
-
-    def _use_keys(self, keys: bytes) -> bool:
-        return self._tell(wire.pack(wire.KEYS, keys))
-
-    def _ask_for_keys(self) -> bool:
-        # Where nobody hears, nobody tells.
-        return not self._tell(wire.SYNC)
 
     def _tell(self, packet: bytes) -> bool:
         """Send the client a packet; False if it has left no room, by reading none."""
@@ -504,14 +455,6 @@ def logged_in(record: LoginRecord | None) -> Iterator[None]:
 def fault(error: Exception) -> str:
     """What is told of an error that nobody expected."""
     return f"the recorder failed: {type(error).__name__}: {error}"
-
-
-def within(most: int, field: bytes) -> int:
-    """A number of a client's. Raises ValueError for one that is none, or too great."""
-    number = int(field)
-    if not 0 <= number <= most:
-        raise ValueError("out of bounds")
-    return number
 
 
 def name_of(terminal: int) -> str:

@@ -195,6 +195,8 @@ class _Session:
             packet = self._socket.recv(wire.PACKET_MAX)
         except OSError:
             packet = b""
+        if packet[:1] == wire.MODE and self.raw is not None:
+            self.raw.keep(packet[1:])
         if packet[:1] == wire.HELD:
             self._stop()
         if packet[:1] == wire.KEYS and self.raw is not None and self._status is None:

@@ -26,6 +26,9 @@ without NULs, joined by NUL. Descriptors travel with the packet that names them.
     WINDOW                             the terminal has another size
     SIGNAL number                      the client was told to end
     STOPPED                            the shell has suspended itself
+                                       MODE change         of the terminal's own mode: to be
+                                                             made when it is left now
+                                                             (terminal/mode.py)
                                        HELD          the keyboard is not read: stop as well
     RESUMED output                     both go on, and the keyboard is to be read: the client
                                          has taken the terminal (output is "1" if the shell's
@@ -50,6 +53,7 @@ without NULs, joined by NUL. Descriptors travel with the packet that names them.
     TO_JOB number                      all of our job was sent this signal (INT, QUIT): send it to
                                          all of the shell's
     ENDED wait-status                  the shell has ended
+                                       MODE change         as above
                                        END                 nothing more can be recorded: end the
                                                              shell (it was hung up)
                                        DONE line           all is delivered (line: a complaint)
@@ -75,6 +79,7 @@ FAILED_START = b"F"
 WINDOW = b"W"
 SIGNAL = b"S"
 STOPPED = b"T"
+MODE = b"M"
 HELD = b"P"
 RESUMED = b"C"
 BEHIND = b"G"
@@ -116,6 +121,14 @@ def pack(kind: bytes, *fields: bytes) -> bytes:
 def unpack(packet: bytes) -> tuple[bytes, list[bytes]]:
     """A packet's kind and fields."""
     return packet[:1], packet[1:].split(b"\0")
+
+
+def within(most: int, field: bytes) -> int:
+    """A number in a client's packet. Raises ValueError for one that is none, or too great."""
+    number = int(field)
+    if not 0 <= number <= most:
+        raise ValueError("out of bounds")
+    return number
 
 
 class Hello:

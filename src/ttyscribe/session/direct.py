@@ -16,7 +16,8 @@ from ttyscribe.session.outage import Outage
 from ttyscribe.session.pump import Pump
 from ttyscribe.terminal import RawMode, open_ends, spawn, window_of
 from ttyscribe.terminal.job import gives_control, is_in_foreground, is_outlived, shares_keys
-from ttyscribe.terminal.raw import process_output, use_lines
+from ttyscribe.terminal.mode import PtyMode
+from ttyscribe.terminal.raw import use_lines
 from ttyscribe.terminal.signals import ENDING, HANG_UPS, KEYBOARD, KeySignals, die_by, forget
 from ttyscribe.terminal.spawn import (
     end_shell,
@@ -146,7 +147,9 @@ class _Direct:
         self._keys: KeySignals | None = None
         self._stops = Stops()
         self._raw: RawMode | None = None
+        self._mode: PtyMode | None = None
         if ends.terminal >= 0:
+            self._mode = PtyMode(ends.master)
             self._raw = RawMode(ends.terminal, ends.whole, None if self._shares_keys else b"")
         self._pid = 0
         self._wait_status: int | None = None
@@ -441,6 +444,7 @@ class _Direct:
                 self._stop_with_shell()
             return
         self._wait_status = status
+        self._keep_mode()
         self._pump.shell_ended()
 
     def _is_woken(self) -> bool:
@@ -453,6 +457,7 @@ class _Direct:
         if self._stops.is_overtaken or self._is_woken():
             self._kill(signal.SIGCONT)
         elif self._raw is not None and is_watched(self._controlled):
+            self._keep_mode()
             self._raw.leave()
             if self._stops.is_of_key and not is_in_foreground(self._ends.terminal):
                 # Nobody waits for us to stop as well; we are woken with our job.
@@ -469,13 +474,19 @@ class _Direct:
         assert self._raw is not None
         taken = self._raw.enter_again()
         keyboard = self._pump.keyboard
-        if self._ends.master >= 0 and keyboard is not None:
-            process_output(self._ends.master, self._raw.took_output)
+        if self._ends.master >= 0 and keyboard is not None and self._mode is not None:
+            self._mode.shown(taken=taken, processes=self._raw.took_output)
             if taken:
                 keyboard.take()
             else:
                 keyboard.leave(self._look)
         return taken
+
+    def _keep_mode(self) -> None:
+        """Have the terminal be left as the shell leaves its own."""
+        if self._mode is not None and self._raw is not None and self._ends.master >= 0:
+            self._raw.keep(self._mode.change())
+            self._mode.forget()
 
     def _lose_terminal(self) -> None:
         if self._raw is not None and self._pump.keyboard is not None:

@@ -107,6 +107,13 @@ class RawMode:
         except termios.error:
             pass
 
+    def keep(self, change: bytes) -> None:
+        """Have the terminal's own mode changed when it is given back, as terminal/mode.py tells."""
+        if self.taken and not self._shared:
+            from ttyscribe.terminal.mode import apply
+
+            apply(change, self._cooked)
+
     def leave(self) -> None:
         """Give the terminal its own mode back, after what is still to be shown."""
         try:
@@ -221,10 +228,15 @@ def process_output(pty: int, processes: bool) -> None:
 def use_lines(pty: int) -> None:
     """Let the pty read by the line. It has the mode of a terminal that is another job's now,
     as a rule a line editor's, and not what that job will leave to the next."""
-    mode = termios.tcgetattr(pty)
-    mode[_IFLAG] |= termios.ICRNL
-    mode[_LFLAG] |= termios.ECHO | termios.ICANON | termios.ISIG | termios.IEXTEN
-    termios.tcsetattr(pty, termios.TCSANOW, mode)
+    termios.tcsetattr(pty, termios.TCSANOW, reading_lines(termios.tcgetattr(pty)))
+
+
+def reading_lines(mode: list[Any]) -> list[Any]:
+    """The same mode, but of a terminal that reads by the line."""
+    lines = [*mode]
+    lines[_IFLAG] |= termios.ICRNL
+    lines[_LFLAG] |= termios.ECHO | termios.ICANON | termios.ISIG | termios.IEXTEN
+    return lines
 
 
 def set_echo(pty: int, echo: int) -> int:
