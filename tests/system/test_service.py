@@ -750,7 +750,9 @@ def test_a_shell_that_ignores_the_hangup_does_not_outlive_its_recorder(
 ) -> None:
     with Login(user) as login:
         shell = int(login.run("trap '' HUP TERM; echo $$"))
-        login.line("while :; do read -t 1 x; done")
+        # One that waits for its next line ends with the terminal.
+        login.line("echo on; while :; do read -t 1 x; done")
+        login.expect(rb"\non\r\n")
         (child,) = machine.sessions(service)
         os.kill(child, signal.SIGKILL)
         assert login.finish() == 1
