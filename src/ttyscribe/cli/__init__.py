@@ -13,7 +13,10 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
     from typing import NoReturn
+else:
+    import _signal as signal
 
 # name: (module, one line for the help)
 COMMANDS = {
@@ -64,6 +67,10 @@ def entry() -> NoReturn:
     """The command ttyscribe: main, and an end at once, for Python's own way takes 4 ms."""
     import os
 
+    # A Ctrl-C ends us as it ends other programs. As an exception it would come into the midst
+    # of an import, which not every module survives.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     status = main()
     give_up_output()
     os._exit(status)

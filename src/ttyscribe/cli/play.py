@@ -172,9 +172,10 @@ def _handle_signals(screen: Screen, playback: Playback, persist: bool) -> None:
     for ending in (
         signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
         signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF, signal.SIGXCPU, signal.SIGIO,
-        signal.SIGPWR,
+        signal.SIGPWR, signal.SIGINT,
     ):  # fmt: skip
-        signal.signal(ending, end)
+        if ending != signal.SIGINT or signal.getsignal(ending) != signal.SIG_IGN:
+            signal.signal(ending, end)
     signal.signal(signal.SIGTSTP, stop)
     if persist:
         for keyboard in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP):
