@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.system import sides
 from tests.system.machine import (
     CONFIG,
     FOLDERS,
@@ -23,6 +24,11 @@ from tests.system.machine import (
     account,
     make_user,
 )
+from tests.system.ownmachine import OwnMachine
+from tests.system.sides import Side, Sshd
+
+# It shows what differs.
+pytest.register_assert_rewrite("tests.system.comparing")
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +73,29 @@ def other(machine: Machine) -> Iterator[User]:
     """Another one."""
     with make_user("ttyscribe-two") as user:
         yield user
+
+
+@pytest.fixture(scope="module")
+def sshd(machine: OwnMachine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """A real sshd, on a machine of the test file's own."""
+    server = Sshd(tmp_path_factory.mktemp("sshd") / "server", pam=False)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def bash(machine: OwnMachine, sshd: Sshd) -> Iterator[Side]:
+    """The user with bash alone."""
+    side = sides.plain_bash(machine, sshd)
+    yield side
+    side.disconnect()
+
+
+@pytest.fixture(scope="module", params=("direct", "service"))
+def ours(machine: OwnMachine, sshd: Sshd, request: pytest.FixtureRequest) -> Iterator[Side]:
+    """The user with the recording login shell, in both of its ways."""
+    with sides.recording(machine, sshd, request.param) as side:
+        yield side
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -54,13 +56,6 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnMachine]:
     with own_machine(tmp_path_factory.mktemp("machine")) as machine:
         machine.add_user(USER)
         yield machine
-
-
-@pytest.fixture(scope="module")
-def sshd(machine: OwnMachine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    server = Sshd(tmp_path_factory.mktemp("sshd") / "server", pam=False)
-    yield server
-    server.stop()
 
 
 @pytest.fixture(scope="module", params=MODES)
@@ -689,6 +684,53 @@ def test_outage_while_a_session_runs(machine: OwnMachine, ours: Side, on_outage:
     assert held in seen
     assert seen.endswith(held)
     assert b"\n%d\r\n" % LINES in held
+
+
+def send_all(end: socket.socket, data: bytes) -> None:
+    end.sendall(data)
+    end.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize("on", ["socket", "file"])
+def test_input_that_others_read_on_outlasts_an_outage(
+    machine: OwnMachine, ours: Side, tmp_path: Path, on: str
+) -> None:
+    """What the shell had not read when its terminal waited is read by it, and the rest is left."""
+    assert ours.values is not None
+    size = 4 << 20
+    more = {"log": {"input": True}, "spool": {"limit": 1 << 20, "sync": "none"}}
+    machine.configure({**ours.values, **more, "writer": "journal"})
+    lines = b"".join(b"%d\n" % number for number in range(700_000))
+    theirs, rest = lines[:size], lines[size:]
+    gate = Path(f"/home/{USER}/gate")
+    os.mkfifo(gate)
+    gate.chmod(0o644)
+    script = f"su {USER} -c 'echo ready; read x <{gate}; head -c {size} | sha1sum'; sha1sum"
+    with contextlib.ExitStack() as undo:
+        daemon = undo.enter_context(machine.journald())
+        if on == "file":
+            (tmp_path / "input").write_bytes(lines)
+            source = undo.enter_context(open(tmp_path / "input", "rb")).fileno()
+        else:
+            here, there = (undo.enter_context(end) for end in socket.socketpair())
+            source = there.fileno()
+            threading.Thread(target=send_all, args=(here, lines)).start()
+        process = subprocess.Popen(
+            ["bash", "-c", script], stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == b"ready\n"
+        daemon.send_signal(signal.SIGKILL)
+        daemon.wait()
+        gate.write_text("\n")
+        gate.unlink()
+        assert process.stderr.readline() == b"\n"
+        assert b"the terminal waits" in process.stderr.readline()
+        undo.enter_context(machine.journald())
+        out, err = process.communicate(timeout=60)
+    assert b"the recording goes on" in err
+    found = [line.split()[0].decode() for line in out.splitlines()]
+    assert found == [hashlib.sha1(part).hexdigest() for part in (theirs, rest)]
 
 
 def test_outage_ends_a_shell_without_a_terminal_that_ignores_its_hangup(

@@ -37,19 +37,6 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnMachine]:
         yield machine
 
 
-@pytest.fixture(scope="module")
-def sshd(machine: OwnMachine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    server = Sshd(tmp_path_factory.mktemp("sshd") / "server", pam=False)
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module", params=["direct", "service"])
-def ours(machine: OwnMachine, sshd: Sshd, request: pytest.FixtureRequest) -> Iterator[Side]:
-    with sides.recording(machine, sshd, request.param) as side:
-        yield side
-
-
 class Screen:
     """A login of USER in a terminal of 80 by 24, and what is seen there."""
 

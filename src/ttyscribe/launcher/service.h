@@ -577,7 +577,7 @@ static int execute(const struct program *program)
                              (long)program->environment, 0, 0, 0);
 }
 
-// The shell's pty, as it goes with how the terminal is taken: process_output and use_lines in
+// The shell's pty, as it goes with how the terminal is taken: leave_output and use_lines in
 // terminal/raw.py.
 static void prepare(int pty)
 {

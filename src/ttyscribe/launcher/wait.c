@@ -60,7 +60,7 @@ int main(int argc, char **argv, char **environment)
         recorder = parse(argv[1]);
         shell = parse(argv[2]);
         terminal = parse(argv[3]);
-        taken = terminal >= 0 && *argv[4];
+        known = taken = terminal >= 0 && *argv[4];
     }
     if (argc != 5 || recorder < 0 || shell < 1 || (taken && !unhex(argv[4], cooked))) {
         static const char line[] = "ttyscribe-wait: is started by ttyscribe-rec-session only";

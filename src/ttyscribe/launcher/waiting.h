@@ -47,6 +47,7 @@ static bool controlled;
 static bool taken;   // whether it is in raw mode
 static bool shared;  // which it was before we came, and stays
 static bool took_output; // whether its output processing is the pty's meanwhile
+static bool known;   // whether what follows is
 static _Alignas(struct termios) unsigned char cooked[TERMIOS_SIZE]; // its own, as TCGETS gave it
 static struct termios given; // the mode that we gave it
 // Whether its keys that send signals are for others too, as in terminal/job.py; which they are
@@ -287,7 +288,7 @@ static struct termios raw_mode(void)
     memcpy(&raw, cooked, sizeof raw);
     raw.c_iflag &= ~(tcflag_t)INPUT_MODES;
     // Else another program of a pipeline may write to it, which needs that.
-    took_output = is_terminal(0) && is_terminal(1) && is_terminal(2) && raw.c_oflag & OPOST;
+    took_output = is_terminal(0) && is_terminal(1) && is_terminal(2);
     if (took_output)
         raw.c_oflag &= ~(tcflag_t)OPOST;
     raw.c_lflag &= ~(tcflag_t)LOCAL_MODES;
@@ -352,12 +353,15 @@ static bool take(void)
         there = shared || make_raw();
     } else {
         there = system_call(__NR_ioctl, terminal, TCGETS, (long)&mode, 0, 0, 0) == 0;
-        // A shell may give back to a job that goes on what that had when it stopped.
-        if (there && !is_given(&mode)) {
+        bool raw = !(mode.c_lflag & (ICANON | ECHO | ISIG))
+                   || !(mode.c_iflag & INPUT_MODES || mode.c_lflag & LOCAL_MODES);
+        // A shell may give back to a job that goes on what that had when it stopped: our mode,
+        // or a raw one that the job had set itself.
+        if (there && (!known || (!is_given(&mode) && !raw))) {
             // Another session's, which gives it back itself.
-            shared = !(mode.c_lflag & (ICANON | ECHO | ISIG))
-                     || !(mode.c_iflag & INPUT_MODES || mode.c_lflag & LOCAL_MODES);
+            shared = raw;
             memcpy(cooked, &mode, sizeof mode);
+            known = true;
         }
         there = taken = there && (shared || make_raw());
     }

@@ -28,14 +28,14 @@ from ttyscribe.recorder.refusal import at_failure, refuse
 from ttyscribe.recorder.terminal import KINDS, ClientsTerminal
 from ttyscribe.session import lock
 from ttyscribe.session.alert import alert, warn
-from ttyscribe.session.direct import Outcome, keep_only
 from ttyscribe.session.identity import recording_id
 from ttyscribe.session.outage import Outage
+from ttyscribe.session.outcome import Outcome
 from ttyscribe.session.pump import Pump
 from ttyscribe.session.setup import open_recording, start_member
 from ttyscribe.session.skipped import SkippedLog, skip_for, without_contents
 from ttyscribe.session.spoolfolder import SERVICE_FOLDER
-from ttyscribe.terminal import job, open_ends, window_of
+from ttyscribe.terminal import job, keep_only, open_ends, window_of
 from ttyscribe.terminal.spawn import name_for
 
 if TYPE_CHECKING:
@@ -315,7 +315,8 @@ class Session:
                     self._terminal.heard(kind, fields)
             elif kind == wire.ENDED:
                 self._ended = Outcome.of(wire.within(0xFFFF, fields[0]))
-                if self._terminal is not None:
+                # One that is killed does not tell how it would have left the terminal.
+                if self._terminal is not None and not self._ended.signal:
                     self._terminal.shell_ended()
                 self._pump.shell_ended()
             elif kind == wire.FAILED_START:

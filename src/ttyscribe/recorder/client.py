@@ -133,15 +133,15 @@ class _Session:
 
     def take_first(self, slave: int, whole: bool) -> None:
         """Take the terminal before the shell is started on slave, if it is ours to take."""
-        from ttyscribe.terminal.raw import RawMode, process_output, use_lines
+        from ttyscribe.terminal.raw import RawMode, leave_output, use_lines
 
         self.raw = RawMode(self._terminal, whole, None if self._shares_keys else b"")
         self.raw.enter()
         taken = self._take()
-        if slave >= 0:
-            process_output(slave, self.raw.took_output)
-            if not taken:
-                use_lines(slave)
+        if slave >= 0 and not self.raw.took_output:
+            leave_output(slave)
+        if slave >= 0 and not taken:
+            use_lines(slave)
 
     def hand_over(self, waiter: str) -> None:
         """Become the native waiter. Returns if that can't be."""

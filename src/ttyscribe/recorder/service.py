@@ -26,7 +26,7 @@ from ttyscribe.recorder import courier, outer, privileges, wire
 from ttyscribe.recorder.marks import Marks
 from ttyscribe.session import lock
 from ttyscribe.session.alert import alert
-from ttyscribe.session.direct import signal_name
+from ttyscribe.session.outcome import signal_name
 from ttyscribe.session.spoolfolder import SERVICE_FOLDER
 
 if TYPE_CHECKING:

@@ -44,6 +44,7 @@ class ClientsTerminal:
         self._tell = tell
         self._mode = PtyMode(ends.master)
         self._outlived = outlived
+        self._taken = False
         if job.shares_keys(ends.terminal, pid):
             controlled = job.gives_control(pid)
             keyboard.keys = SignalKeys(ends.master, controlled, self._use_keys, self._ask_for_keys)
@@ -78,6 +79,7 @@ class ClientsTerminal:
         self._tell_mode()
 
     def _shown(self, *, taken: bool, processes: bool) -> None:
+        self._taken = taken
         if self._ends.master >= 0:
             self._mode.shown(taken=taken, processes=processes)
 
@@ -90,7 +92,7 @@ class ClientsTerminal:
 
     def _tell_mode(self) -> bool:
         """Tell what of the pty's mode the terminal is to keep; False if there is no room."""
-        if self._ends.master < 0 or not self._outlived:
+        if self._ends.master < 0 or not self._outlived or not self._taken:
             return True
         change = self._mode.change()
         if change and not self._tell(wire.MODE + change):

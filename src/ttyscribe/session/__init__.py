@@ -7,6 +7,7 @@ Direct mode, in which one process is the user's and the recorder, is
 
 from __future__ import annotations
 
-from ttyscribe.session.direct import Outcome, record_session
+from ttyscribe.session.direct import record_session
+from ttyscribe.session.outcome import Outcome
 
 __all__ = ["Outcome", "record_session"]

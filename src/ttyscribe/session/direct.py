@@ -13,8 +13,9 @@ from ttyscribe.errors import (
     printable,
 )
 from ttyscribe.session.outage import Outage
+from ttyscribe.session.outcome import Outcome
 from ttyscribe.session.pump import Pump
-from ttyscribe.terminal import RawMode, open_ends, spawn, window_of
+from ttyscribe.terminal import RawMode, keep_only, open_ends, spawn, window_of
 from ttyscribe.terminal.job import gives_control, is_in_foreground, is_outlived, shares_keys
 from ttyscribe.terminal.mode import PtyMode
 from ttyscribe.terminal.raw import use_lines
@@ -33,7 +34,7 @@ from ttyscribe.terminal.stops import Stops
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ttyscribe.session.lock import Lock
     from ttyscribe.session.pump import Log
@@ -45,33 +46,6 @@ else:
 
 # What the admin is told of a session that is over, and not in the recording as a whole.
 NOT_COMPLETE = "a recording is not complete"
-
-
-class Outcome:
-    """How a session ended: the shell's exit status, or the signal that ended it (else 0)."""
-
-    __slots__ = ("signal", "status")
-
-    def __init__(self, status: int, signal: int = 0) -> None:
-        self.status = status
-        self.signal = signal
-
-    @classmethod
-    def of(cls, wait_status: int) -> Outcome:
-        """From what waitpid(2) told."""
-        if os.WIFSIGNALED(wait_status):
-            return cls(0, os.WTERMSIG(wait_status))
-        return cls(os.WEXITSTATUS(wait_status))
-
-    def member(self) -> dict[str, object]:
-        """The end member of the last message."""
-        if self.signal:
-            return {"event": "end", "signal": signal_name(self.signal)}
-        return {"event": "end", "status": self.status}
-
-    def code(self) -> int:
-        """The exit status that tells a shell of it."""
-        return 128 + self.signal if self.signal else self.status
 
 
 def record_session(
@@ -444,7 +418,9 @@ class _Direct:
                 self._stop_with_shell()
             return
         self._wait_status = status
-        self._keep_mode()
+        # One that is killed does not tell how it would have left the terminal.
+        if not os.WIFSIGNALED(status):
+            self._keep_mode()
         self._pump.shell_ended()
 
     def _is_woken(self) -> bool:
@@ -484,8 +460,9 @@ class _Direct:
 
     def _keep_mode(self) -> None:
         """Have the terminal be left as the shell leaves its own."""
-        if self._mode is not None and self._raw is not None and self._ends.master >= 0:
-            self._raw.keep(self._mode.change())
+        if self._mode is None or self._raw is None or self._ends.master < 0:
+            return
+        if self._raw.keep(self._mode.change()):
             self._mode.forget()
 
     def _lose_terminal(self) -> None:
@@ -511,27 +488,6 @@ class _Direct:
         if self._wait_status is None:
             self._wait_status = end_shell(self._pid)
         self._pump.shell_ended()
-
-
-def keep_only(used: set[int], fds: Iterable[int]) -> None:
-    """Close those of fds that are not in used: the caller may await their end."""
-    places = {(status.st_dev, status.st_ino) for status in map(os.fstat, used)}
-    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    for fd in fds:
-        status = os.fstat(fd)
-        if (status.st_dev, status.st_ino) not in places:
-            os.dup2(nothing, fd, inheritable=False)
-    os.close(nothing)
-
-
-def signal_name(number: int) -> str:
-    """A signal's name without SIG: "HUP"; "RTMIN+1", or its number, where it has no other."""
-    for name, value in vars(signal).items():
-        if name.startswith("SIG") and not name.startswith("SIG_") and value == number:
-            return name[3:]
-    if signal.SIGRTMIN < number < signal.SIGRTMAX:
-        return f"RTMIN+{number - signal.SIGRTMIN}"
-    return str(number)
 
 
 def _three(fds: list[int]) -> tuple[int, int, int]:

@@ -20,7 +20,7 @@ from ttyscribe.events import INPUT, OUTPUT, WINDOW
 from ttyscribe.session.keyboard import Keyboard
 from ttyscribe.session.relay import Relay
 from ttyscribe.terminal import Sink, shut_down
-from ttyscribe.terminal.raw import copy_window, process_output, window_of
+from ttyscribe.terminal.raw import copy_window, leave_output, window_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ class Pump:
             gone = os.dup(self._ends.terminal)
             self._handlers[gone] = lambda _: self.hang_up()
             self._poll.register(gone, 0)
-            process_output(self._ends.master, False)
+            leave_output(self._ends.master)
         used: set[int] | None = None
         while any(relay.open or relay.waiting for relay in self._outputs):
             if release is not None and used != self.delivering():

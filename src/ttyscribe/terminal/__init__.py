@@ -3,7 +3,13 @@
 
 from __future__ import annotations
 
-from ttyscribe.terminal.ends import Ends, open_ends, shut_down, standard_descriptors
+from ttyscribe.terminal.ends import (
+    Ends,
+    keep_only,
+    open_ends,
+    shut_down,
+    standard_descriptors,
+)
 from ttyscribe.terminal.raw import RawMode, window_of
 from ttyscribe.terminal.sink import Sink, open_nonblocking
 from ttyscribe.terminal.spawn import Child, exec_shell, raise_limits, spawn
@@ -14,6 +20,7 @@ __all__ = [
     "RawMode",
     "Sink",
     "exec_shell",
+    "keep_only",
     "open_ends",
     "open_nonblocking",
     "raise_limits",

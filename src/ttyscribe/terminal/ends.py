@@ -23,6 +23,10 @@ from ttyscribe.errors import TerminalError, reason
 from ttyscribe.terminal.job import Job, device_of
 from ttyscribe.terminal.raw import copy_window
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 _NONE = -1
 # The size of a struct ucred, of which the first is the process: unix(7).
 _CREDENTIALS = 12
@@ -157,6 +161,17 @@ def shut_down(fd: int, way: int) -> None:
         pass
     finally:
         sock.detach()
+
+
+def keep_only(used: set[int], fds: Iterable[int]) -> None:
+    """Close those of fds that are not in used: the caller may await their end."""
+    places = {(status.st_dev, status.st_ino) for status in map(os.fstat, used)}
+    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for fd in fds:
+        status = os.fstat(fd)
+        if (status.st_dev, status.st_ino) not in places:
+            os.dup2(nothing, fd, inheritable=False)
+    os.close(nothing)
 
 
 def _same(one: int, other: int) -> bool:

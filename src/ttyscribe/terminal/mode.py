@@ -48,10 +48,13 @@ class PtyMode:
             self._known = reading_lines(self._known)
         if processes != self._processes:
             mode = termios.tcgetattr(self._pty)
+            before = mode[_OFLAG]
             if not processes and self._begun:
-                self._opost = mode[_OFLAG] & termios.OPOST
-            mode[_OFLAG] = mode[_OFLAG] & ~termios.OPOST | (self._opost if processes else 0)
-            termios.tcsetattr(self._pty, termios.TCSANOW, mode)
+                self._opost = before & termios.OPOST
+            mode[_OFLAG] = before & ~termios.OPOST | (self._opost if processes else 0)
+            # The first time whoever starts the shell has done it.
+            if mode[_OFLAG] != before:
+                termios.tcsetattr(self._pty, termios.TCSANOW, mode)
         self._processes = processes
         self._begun = True
 

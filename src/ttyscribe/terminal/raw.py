@@ -82,9 +82,8 @@ class RawMode:
 
     @property
     def took_output(self) -> bool:
-        """Whether output processing was on, and is now the recorded terminal's."""
-        took = self.taken and self._whole and not self._shared
-        return took and bool(self._cooked[_OFLAG] & termios.OPOST)
+        """Whether output processing is the recorded terminal's now."""
+        return self.taken and self._whole and not self._shared
 
     @property
     def cooked(self) -> bytes:
@@ -107,12 +106,17 @@ class RawMode:
         except termios.error:
             pass
 
-    def keep(self, change: bytes) -> None:
-        """Have the terminal's own mode changed when it is given back, as terminal/mode.py tells."""
-        if self.taken and not self._shared:
+    def keep(self, change: bytes) -> bool:
+        """Have the terminal's own mode changed when it is given back, as terminal/mode.py tells.
+
+        False if it is not ours to give back now.
+        """
+        kept = self.taken and not self._shared
+        if kept and change:
             from ttyscribe.terminal.mode import apply
 
             apply(change, self._cooked)
+        return kept
 
     def leave(self) -> None:
         """Give the terminal its own mode back, after what is still to be shown."""
@@ -130,10 +134,12 @@ class RawMode:
     def _find_cooked(self) -> None:
         """Find out what the terminal's own mode is."""
         mode = termios.tcgetattr(self._fd)
-        # A shell may give back to a job that goes on what that had when it stopped.
-        if not self._cooked or mode != self._given:
+        raw = not mode[_LFLAG] & _COOKED or _is_raw(mode)
+        # A shell may give back to a job that goes on what that had when it stopped: our mode,
+        # or a raw one that the job had set itself.
+        if not self._cooked or (mode != self._given and not raw):
             self._cooked = mode
-            self._shared = not mode[_LFLAG] & _COOKED or _is_raw(mode)
+            self._shared = raw
             self._cooked_bytes = fcntl.ioctl(self._fd, termios.TCGETS, bytes(60))
 
     def _is_left(self) -> bool:
@@ -216,12 +222,11 @@ def reads_lines(terminal: int) -> bool:
         return False
 
 
-def process_output(pty: int, processes: bool) -> None:
-    """Whether the pty makes line ends of its output, or the terminal that shows it does."""
+def leave_output(pty: int) -> None:
+    """Let the pty make no line ends of its output, as the terminal that shows it does."""
     mode = termios.tcgetattr(pty)
-    before = mode[_OFLAG]
-    mode[_OFLAG] = before | termios.OPOST if processes else before & ~termios.OPOST
-    if mode[_OFLAG] != before:
+    if mode[_OFLAG] & termios.OPOST:
+        mode[_OFLAG] &= ~termios.OPOST
         termios.tcsetattr(pty, termios.TCSANOW, mode)
 
 
