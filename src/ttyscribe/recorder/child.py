@@ -279,15 +279,16 @@ class Session:
             *([os.fsencode(word) for word in self._program()]),
         )
         rights = struct.pack(f"{len(passed)}i", *passed)
+        for fd in set(passed) - {ends.slave}:
+            # Whoever owns a pipe may open it by name, as /dev/stdout: from the first on.
+            if stat.S_ISFIFO(os.fstat(fd).st_mode):
+                os.fchown(fd, self.peer.uid, self.peer.gid)
         gone = False
         try:
             self.connection.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
         except (BrokenPipeError, ConnectionResetError):
             gone = True
         for fd in set(passed) - {ends.slave}:
-            # Whoever owns a pipe may open it by name, as /dev/stdout.
-            if stat.S_ISFIFO(os.fstat(fd).st_mode):
-                os.fchown(fd, self.peer.uid, self.peer.gid)
             os.close(fd)
         ends.child = [-1, -1, -1]
         self._mark(True)
