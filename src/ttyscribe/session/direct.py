@@ -17,7 +17,6 @@ from ttyscribe.session.outcome import Outcome
 from ttyscribe.session.pump import Pump
 from ttyscribe.terminal import RawMode, keep_only, open_ends, spawn, window_of
 from ttyscribe.terminal.job import gives_control, is_in_foreground, is_outlived, shares_keys
-from ttyscribe.terminal.mode import PtyMode
 from ttyscribe.terminal.raw import use_lines
 from ttyscribe.terminal.signals import ENDING, HANG_UPS, KEYBOARD, KeySignals, die_by, forget
 from ttyscribe.terminal.spawn import (
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from ttyscribe.session.pump import Log
     from ttyscribe.session.utmp import LoginRecord
     from ttyscribe.terminal import Child, Ends
+    from ttyscribe.terminal.mode import PtyMode
 else:
     import _signal as signal
 
@@ -123,6 +123,8 @@ class _Direct:
         self._raw: RawMode | None = None
         self._mode: PtyMode | None = None
         if ends.terminal >= 0:
+            from ttyscribe.terminal.mode import PtyMode
+
             self._mode = PtyMode(ends.master)
             self._raw = RawMode(ends.terminal, ends.whole, None if self._shares_keys else b"")
         self._pid = 0

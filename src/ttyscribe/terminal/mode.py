@@ -7,7 +7,7 @@ terminal outlasts the session - su, sudo, a script - whoever has it next finds i
 
 from __future__ import annotations
 
-import struct
+import sys
 import termios
 
 from ttyscribe.terminal.raw import reading_lines
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _OFLAG, _CFLAG, _CC = 1, 2, 6
-# Of each of the four words of flags the changed bits, and then their values.
-_FLAGS = struct.Struct("@8I")
+_WORDS, _SIZE = 4, 4
 # A pty has no speed.
 _SPEED = termios.CBAUD | termios.CIBAUD
 
@@ -61,12 +60,12 @@ class PtyMode:
     def change(self) -> bytes:
         """What was set since the start, or since forget(): b"" for nothing.
 
-        Else the changed bits of the four words of flags, those words, and for each changed
-        special character its number (VINTR, ...) and itself.
+        Else the changed bits of the four words of flags, then these words, as the machine
+        stores them, and for each changed special character its number (VINTR, ...) and itself.
         """
         self._changed = termios.tcgetattr(self._pty)
         before, after = self._known, self._changed
-        flags = [old ^ new for old, new in zip(before[:4], after[:4], strict=True)]
+        flags = [old ^ new for old, new in zip(before[:_WORDS], after[:_WORDS], strict=True)]
         flags[_CFLAG] &= ~_SPEED
         if not self._processes:
             flags[_OFLAG] &= ~termios.OPOST
@@ -76,7 +75,8 @@ class PtyMode:
                 characters += bytes([number]) + _byte(new)
         if not any(flags) and not characters:
             return b""
-        return _FLAGS.pack(*flags, *after[:4]) + characters
+        words = [*flags, *after[:_WORDS]]
+        return b"".join([word.to_bytes(_SIZE, sys.byteorder) for word in words]) + characters
 
     def forget(self) -> None:
         """The user's terminal has what change() gave last."""
@@ -85,12 +85,14 @@ class PtyMode:
 
 def apply(change: bytes, mode: list[Any]) -> None:
     """Change a mode, as termios.tcgetattr gives it, as PtyMode.change tells."""
-    if len(change) < _FLAGS.size:
+    size = 2 * _WORDS * _SIZE
+    if len(change) < size:
         return
-    words = _FLAGS.unpack_from(change)
-    for number, (bits, value) in enumerate(zip(words[:4], words[4:], strict=True)):
+    parts = [change[at : at + _SIZE] for at in range(0, size, _SIZE)]
+    words = [int.from_bytes(part, sys.byteorder) for part in parts]
+    for number, (bits, value) in enumerate(zip(words[:_WORDS], words[_WORDS:], strict=True)):
         mode[number] = mode[number] & ~bits | value & bits
-    characters = change[_FLAGS.size :]
+    characters = change[size:]
     for number, byte in zip(characters[::2], characters[1::2], strict=False):
         if number < len(mode[_CC]):
             mode[_CC][number] = bytes([byte])
