@@ -312,6 +312,13 @@ static bool make_raw(void)
     return system_call(__NR_ioctl, terminal, TCSETS, (long)&given, 0, 0, 0) == 0;
 }
 
+// Whether it is, but for the keys that send signals.
+static bool is_raw(const struct termios *mode)
+{
+    return !(mode->c_lflag & (ICANON | ECHO | ISIG))
+           || !(mode->c_iflag & INPUT_MODES || mode->c_lflag & LOCAL_MODES);
+}
+
 // Whether the terminal has our mode.
 static bool is_given(const struct termios *mode)
 {
@@ -353,8 +360,7 @@ static bool take(void)
         there = shared || make_raw();
     } else {
         there = system_call(__NR_ioctl, terminal, TCGETS, (long)&mode, 0, 0, 0) == 0;
-        bool raw = !(mode.c_lflag & (ICANON | ECHO | ISIG))
-                   || !(mode.c_iflag & INPUT_MODES || mode.c_lflag & LOCAL_MODES);
+        bool raw = there && is_raw(&mode);
         // A shell may give back to a job that goes on what that had when it stopped: our mode,
         // or a raw one that the job had set itself.
         if (there && (!known || (!is_given(&mode) && !raw))) {
