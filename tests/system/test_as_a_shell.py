@@ -686,6 +686,33 @@ def test_what_is_typed_before_the_shell_is_there_is_its_input(
     compared(bash, ours, lambda side: without_notices(session(side)))
 
 
+@pytest.mark.parametrize("first", [b"", b"one\n", b"one\x04\x04"])
+def test_a_line_that_is_begun_before_the_shell_is_there_is_shown_once_and_goes_on(
+    bash: Side, ours: Side, first: bytes
+) -> None:
+    read = "read x; echo got $x"
+    command = f"{read if first else ''}\necho ready; {read}"
+
+    def session(side: Side) -> Result:
+        side.enter()
+        master, slave = os.openpty()
+        os.fchown(slave, pwd.getpwnam(USER).pw_uid, -1)
+        os.write(master, first + b"begin\x16\x03ning")
+        fds = {"stdin": slave, "stdout": slave, "stderr": slave}
+        with side.start("-c", command, **fds) as client:  # type: ignore[arg-type]
+            os.close(slave)
+            shown = b""
+            with contextlib.suppress(OSError):
+                while data := os.read(master, 65536):
+                    if b"ready" not in shown and b"ready" in shown + data:
+                        os.write(master, b"\x7f\x7f, end\n")
+                    shown += data
+        os.close(master)
+        return Result(shown, b"", client.returncode)
+
+    compared(bash, ours, lambda side: without_notices(session(side)))
+
+
 def test_what_is_typed_before_the_shell_is_there_is_recorded_as_such(ours: Side) -> None:
     """It is no password: the terminal has shown it."""
     values = ours.values

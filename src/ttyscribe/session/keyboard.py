@@ -7,7 +7,15 @@ import os
 import select
 import termios
 
-from ttyscribe.terminal.raw import as_typed, is_emptied, reads_lines, set_echo, wait_for_input
+from ttyscribe.terminal.raw import (
+    LINE,
+    as_typed,
+    is_emptied,
+    reads_lines,
+    set_echo,
+    take_input,
+    unfinished_line,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,8 +24,6 @@ if TYPE_CHECKING:
     from ttyscribe.session.keys import SignalKeys
     from ttyscribe.session.relay import Relay
 
-# The longest line that a terminal has (N_TTY_BUF_SIZE).
-_LINE = 4096
 # How often is looked whether the user's terminal can be had, in nanoseconds.
 _LOOK_EVERY = 1_000_000_000
 
@@ -83,10 +89,11 @@ class Keyboard:
         self._leave(False, _nothing)
 
     def read_ahead(self, slave: int) -> None:
-        """Pass on what was typed before the terminal is raw: lines, and ends of file.
+        """Pass on what was typed before the terminal is raw: lines, the beginning of one, and
+        ends of file.
 
         Those are no bytes, and would be lost when the mode changes. The terminal has shown
-        them: the pty, whose other end is slave, does not show them again.
+        all of it: the pty, whose other end is slave, does not show it again.
         """
         fd = self.relay.fd
         mode = termios.tcgetattr(fd)
@@ -94,23 +101,23 @@ class Keyboard:
             return
         poll = select.poll()
         poll.register(fd, select.POLLIN)
-        echo: int | None = None
-        size = 0
+        typed = b""
         while poll.poll(0) == [(fd, select.POLLIN)]:
             try:
-                data = os.read(fd, _LINE)
+                data = os.read(fd, LINE)
             except OSError:
                 break  # somebody else was first, or the terminal is gone
-            if echo is None:
-                echo = set_echo(slave, 0)
-                self.is_shown = bool(echo)
-            size += len(data)
-            ends = data.endswith(b"\n") or len(data) == _LINE
-            self._pass_on(as_typed(data, mode) + (b"" if ends else mode[_CC][termios.VEOF]))
-        if echo is not None:
-            wait_for_input(slave, size)
-            set_echo(slave, echo)
-            self.is_shown = False
+            ends = data.endswith(b"\n") or len(data) == LINE
+            typed += as_typed(data, mode) + (b"" if ends else mode[_CC][termios.VEOF])
+        typed += as_typed(unfinished_line(fd, mode), mode)
+        if not typed:
+            return
+        echo = set_echo(slave, 0)
+        self.is_shown = bool(echo)
+        self._pass_on(typed)
+        take_input(slave)
+        set_echo(slave, echo)
+        self.is_shown = False
 
     def read(self) -> bytes | None:
         """What is typed and comes next: b"" at the end, None if there is nothing now."""

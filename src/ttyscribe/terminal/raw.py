@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
+import select
 import sys
 import termios
-import time
 
 from ttyscribe.events import window
 from ttyscribe.terminal.job import is_in_foreground
@@ -34,8 +35,8 @@ _ACTED_ON = (
     termios.VLNEXT, termios.VREPRINT, termios.VSTART, termios.VSTOP, termios.VWERASE,
 )  # fmt: skip
 _ECHO = termios.ECHO | termios.ECHONL
-# How often, in seconds, and how many times what is on its way to a terminal is looked for.
-_LOOK_PAUSE, _LOOKS = 0.001, 50
+# The longest line that a terminal has (N_TTY_BUF_SIZE).
+LINE = 4096
 _LOCAL_MODES = termios.ECHO | termios.ECHONL | termios.ICANON | termios.IEXTEN
 
 
@@ -266,13 +267,28 @@ def as_typed(line: bytes, mode: list[Any]) -> bytes:
     return b"".join([quote + byte if byte in acted_on else byte for byte in bytes_])
 
 
-def wait_for_input(terminal: int, size: int) -> None:
-    """Wait until so many bytes of whole lines are there to be read, which the kernel brings
-    from a pty's other end in its own time; not for long, as some may be none of a line's."""
-    for _ in range(_LOOKS):
-        if unread(terminal) >= size:
-            break
-        time.sleep(_LOOK_PAUSE)
+def unfinished_line(terminal: int, mode: list[Any]) -> bytes:
+    """What is typed of a line that has no end yet, at a terminal of this mode, which reads by
+    the line."""
+    by_byte = [*mode[:_CC], list(mode[_CC])]
+    by_byte[_LFLAG] &= ~termios.ICANON
+    # Nothing is waited for.
+    by_byte[_CC][termios.VMIN] = by_byte[_CC][termios.VTIME] = 0
+    termios.tcsetattr(terminal, termios.TCSANOW, by_byte)
+    try:
+        return os.read(terminal, LINE)
+    except OSError:
+        return b""  # somebody else was first, or the terminal is gone
+    finally:
+        termios.tcsetattr(terminal, termios.TCSANOW, mode)
+
+
+def take_input(terminal: int) -> None:
+    """Have the kernel bring a pty all that was written at its other end, which it does in its
+    own time; whoever asks for what is there makes it do so (n_tty_poll in Linux's n_tty.c)."""
+    poll = select.poll()
+    poll.register(terminal, select.POLLIN)
+    poll.poll(0)
 
 
 def window_of(fd: int) -> bytes | None:
