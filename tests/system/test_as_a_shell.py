@@ -301,6 +301,59 @@ def test_what_goes_to_another_terminal_arrives_there(bash: Side, ours: Side) -> 
     compared(bash, ours, apart, terminal=True)
 
 
+CLOSES = {
+    "stdout": (1, "exec >&-"),
+    "stderr": (2, "exec 2>/dev/null"),
+    "both": (1, "exec >/dev/null 2>&1"),
+    "an inherited one": (5, "exec 5>&-"),
+}
+
+
+@pytest.mark.parametrize("name", CLOSES)
+def test_the_end_of_what_the_shell_closes_is_seen_while_it_goes_on(
+    bash: Side, ours: Side, name: str
+) -> None:
+    number, closes = CLOSES[name]
+    command = f"echo out; {closes}; read x; exit 3"
+
+    def closed(side: Side) -> Result:
+        side.enter()
+        read, write = os.pipe()
+        others = subprocess.DEVNULL
+        with open(read, "rb") as reader:
+            process = subprocess.Popen(
+                ["bash", "-c", f"exec {AS_USER} -c '{command}' {number}>&{write} {write}>&-"],
+                env={"PATH": PATH, "SH": side.shell}, pass_fds=[write], start_new_session=True,
+                stdin=subprocess.PIPE, stdout=others, stderr=others,
+            )  # fmt: skip
+            os.close(write)
+            # To its end, before the shell is told to go on.
+            shown = reader.read()
+        assert process.stdin is not None
+        process.stdin.write(b"on\n")
+        process.stdin.close()
+        return Result(shown, b"", process.wait(TIMEOUT))
+
+    compared(bash, ours, closed)
+
+
+def test_who_writes_what_the_shell_has_closed_sees_it(bash: Side, ours: Side) -> None:
+    def written(side: Side) -> Result:
+        script = "exec <&-; echo closed; sleep 1016"
+        with side.start("-c", script, stdin=subprocess.PIPE) as process:
+            assert process.stdin is not None and process.stdout is not None
+            shown = process.stdout.readline()
+            with pytest.raises(BrokenPipeError):
+                while True:
+                    os.write(process.stdin.fileno(), bytes(4096))
+            wait_until(lambda: side.machine.running("sleep", "1016", whole=True), "no job")
+            for pid in side.machine.running("sleep", "1016", whole=True):
+                os.kill(pid, signal.SIGKILL)
+            return Result(shown, b"", process.wait(TIMEOUT))
+
+    compared(bash, ours, written)
+
+
 def test_signals_that_the_caller_blocked_stay_so_and_keep_no_session_from_its_end(
     bash: Side, ours: Side
 ) -> None:

@@ -12,20 +12,6 @@ static long new_process(void)
 #endif
 }
 
-// Its starter waits for the end of what is ours, and whoever reads for the shell's.
-static void close_all_but(int kept)
-{
-    enum { FEW = 1024 };
-    if (kept > 0)
-        system_call(__NR_close_range, 0, kept - 1, 0, 0, 0, 0);
-    if (system_call(__NR_close_range, kept + 1, UINT32_MAX, 0, 0, 0, 0) == 0)
-        return;
-    // Before Linux 5.9. More than these nobody opens before a login.
-    for (int fd = 0; fd < FEW; fd++)
-        if (fd != kept)
-            system_call(__NR_close, fd, 0, 0, 0, 0, 0);
-}
-
 // Whether the process pid has executed no program yet; false if it can't be told: as
 // terminal/job.py.
 static bool is_forked(long pid)
@@ -65,7 +51,8 @@ static void lead(int slave, long group, uint64_t awaited)
 {
     int now;
     unsigned int foreground = 0;
-    close_all_but(slave);
+    // Its starter waits for the end of what is ours, and whoever reads for the shell's.
+    close_all_but(0, slave);
     // What ps shows.
     system_call(__NR_prctl, PR_SET_NAME, (long)"ttyscribe-lead", 0, 0, 0, 0);
     for (;;) {

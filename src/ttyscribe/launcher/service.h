@@ -793,6 +793,9 @@ static int run_recorded(const struct login *login, const struct answer *answer, 
         system_call(__NR_close, answer->fds[i], 0, 0, 0, 0, 0);
     if (pid > 0) {
         shell = pid;
+        if (*fields[2] == OWN && !is_terminal(0))
+            // Who writes there is to see that the shell has closed it.
+            leave("0", 1);
         // What ps shows, as of the waiter that the Python client becomes.
         system_call(__NR_prctl, PR_SET_NAME, (long)"ttyscribe-wait", 0, 0, 0, 0);
         return wait_for_shell(set);

@@ -25,7 +25,7 @@
 enum { TERMIOS_SIZE = 60, PACKET_SIZE = 4096 };
 enum { WINDOW = 'W', SIGNAL = 'S', STOPPED = 'T', HELD = 'P', RESUMED = 'C' }; // wire.py
 enum { BEHIND = 'G', JOB = 'J', KEYS = 'Y', TYPED = 'Q', TO_JOB = 'O', SYNC = 'Z' };
-enum { ENDED = 'X', END = 'K', DONE = 'D', MODE = 'M' };
+enum { ENDED = 'X', END = 'K', DONE = 'D', MODE = 'M', LEAVE = 'N' };
 enum { NOT_YET = -1 };
 enum { SIGNALS = 64, OF_LIBC = 32 }; // the first two of real time a C library keeps to itself
 enum { ROUNDS = 10 }; // terminal/spawn.py
@@ -600,6 +600,33 @@ static bool is_hung_up(void)
     return !told && WIFSIGNALED(status) && WTERMSIG(status) == SIGHUP;
 }
 
+// Close all descriptors from first on but one.
+static void close_all_but(int first, int kept)
+{
+    enum { FEW = 1024 };
+    if (kept > first)
+        system_call(__NR_close_range, first, kept - 1, 0, 0, 0, 0);
+    if (system_call(__NR_close_range, kept + 1, UINT32_MAX, 0, 0, 0, 0) == 0)
+        return;
+    // Before Linux 5.9. More than these nobody opens before a login.
+    for (int fd = first; fd < FEW; fd++)
+        if (fd != kept)
+            system_call(__NR_close, fd, 0, 0, 0, 0, 0);
+}
+
+// Have /dev/null in the place of these standard descriptors.
+static void leave(const char *numbers, size_t count)
+{
+    long nothing = system_call(__NR_openat, AT_FDCWD, (long)"/dev/null", O_RDWR | O_CLOEXEC, 0, 0, 0);
+    // Else it is held open by us, and its end is seen later.
+    if (nothing < 0)
+        return;
+    for (size_t i = 0; i < count; i++)
+        if (numbers[i] >= '0' && numbers[i] <= '2')
+            system_call(__NR_dup3, nothing, numbers[i] - '0', 0, 0, 0, 0);
+    system_call(__NR_close, nothing, 0, 0, 0, 0, 0);
+}
+
 // Read a packet of the recorder's; whether the session is over.
 static bool is_over(void)
 {
@@ -618,6 +645,8 @@ static bool is_over(void)
     }
     if (size > 0 && packet[0] == MODE)
         keep(packet + 1, (size_t)size - 1);
+    if (size > 0 && packet[0] == LEAVE)
+        leave(packet + 1, (size_t)size - 1);
     if (size > 0 && packet[0] == HELD)
         stop();
     if (size > 0 && packet[0] == KEYS && status == NOT_YET)
@@ -732,6 +761,8 @@ static int outcome(uint64_t set)
 // what watch() gave.
 static int wait_for_shell(uint64_t set)
 {
+    // What was open when we were started is the shell's: who waits for its end waits for that.
+    close_all_but(3, recorder);
     session = system_call(__NR_getsid, shell, 0, 0, 0, 0, 0);
     signals = (int)system_call(__NR_signalfd4, -1, (long)&set, sizeof set,
                                    SFD_CLOEXEC | SFD_NONBLOCK, 0, 0);

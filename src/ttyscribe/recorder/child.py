@@ -39,7 +39,7 @@ from ttyscribe.terminal import job, keep_only, open_ends, window_of
 from ttyscribe.terminal.spawn import name_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator
+    from collections.abc import Callable, Container, Iterator, Sequence
 
     from ttyscribe.config.views import RecSession
     from ttyscribe.session.pump import Log
@@ -248,6 +248,7 @@ class Session:
             self._terminal = ClientsTerminal(
                 pump.keyboard, ends, self.peer.pid, self._tell, outlived=self._is_outlived
             )
+        pump.on_output_end = self._leave_ended
         pump.watch(self.connection.fileno(), self._on_client)
         self.connection.setblocking(False)
         with logged_in(self._login_record):
@@ -290,10 +291,23 @@ class Session:
             gone = True
         for fd in set(passed) - {ends.slave}:
             os.close(fd)
+        if layout[0] == wire.OWN:
+            # Who writes there is to see that the shell has closed it.
+            self._leave([fd for fd in self.fds[1:] if fd >= 0], self.fds[:1])
         ends.child = [-1, -1, -1]
         self._mark(True)
         if gone:
             self._client_gone()
+
+    def _leave_ended(self) -> None:
+        """Who waits for the end of an output that the shell has closed is not to wait for us."""
+        left = self._leave([], [fd for fd in self.fds if fd >= 0])
+        numbers = "".join(str(number) for number, fd in enumerate(self.fds) if fd in left)
+        if numbers:
+            self._tell(wire.pack(wire.LEAVE, numbers.encode()))
+
+    def _leave(self, used: Sequence[int], fds: Sequence[int]) -> list[int]:
+        return keep_only(self._pump.in_use() | {*used}, fds)
 
     def _program(self) -> list[str]:
         """What the client is to run in place of the shell: the program, and its arguments."""

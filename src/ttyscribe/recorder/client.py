@@ -80,6 +80,9 @@ def run_recorded(
             session.send(wire.pack(wire.JOB, b"%d" % shell.group))
         for fd in answer.fds:
             os.close(fd)
+        if layout[:1] == bytes([wire.OWN]) and not os.isatty(0):
+            # Who writes there is to see that the shell has closed it.
+            leave("0")
         if waiter:
             session.hand_over(waiter)
         return session.wait()
@@ -197,6 +200,8 @@ class _Session:
             packet = b""
         if packet[:1] == wire.MODE and self.raw is not None:
             self.raw.keep(packet[1:])
+        if packet[:1] == wire.LEAVE:
+            leave(packet[1:].decode("ascii", "replace"))
         if packet[:1] == wire.HELD:
             self._stop()
         if packet[:1] == wire.KEYS and self.raw is not None and self._status is None:
@@ -374,6 +379,17 @@ def _childs(
         else:
             childs.append(fds[number] if what == wire.OWN else -1)
     return (childs[0], childs[1], childs[2]), slave
+
+
+def leave(numbers: str) -> None:
+    """Have /dev/null in the place of these standard descriptors."""
+    for number in numbers:
+        try:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nothing, int(number))
+            os.close(nothing)
+        except (OSError, ValueError):
+            pass  # it is held open by us then, and its end is seen later
 
 
 def _complain(line: bytes) -> None:

@@ -52,6 +52,8 @@ without NULs, joined by NUL. Descriptors travel with the packet that names them.
     SYNC                               so it is
     TO_JOB number                      all of our job was sent this signal (INT, QUIT): send it to
                                          all of the shell's
+                                       LEAVE numbers       the output of these descriptors ("1",
+                                                             "12") has ended: close them
     ENDED wait-status                  the shell has ended
                                        MODE change         as above
                                        END                 nothing more can be recorded: end the
@@ -89,6 +91,7 @@ TYPED = b"Q"
 TO_JOB = b"O"
 SYNC = b"Z"
 ENDED = b"X"
+LEAVE = b"N"
 END = b"K"
 DONE = b"D"
 

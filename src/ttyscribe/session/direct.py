@@ -15,7 +15,7 @@ from ttyscribe.errors import (
 from ttyscribe.session.outage import Outage
 from ttyscribe.session.outcome import Outcome
 from ttyscribe.session.pump import Pump
-from ttyscribe.terminal import RawMode, keep_only, open_ends, spawn, window_of
+from ttyscribe.terminal import RawMode, keep_only, leave_inherited, open_ends, spawn, window_of
 from ttyscribe.terminal.job import gives_control, is_in_foreground, is_outlived, shares_keys
 from ttyscribe.terminal.raw import use_lines
 from ttyscribe.terminal.signals import ENDING, HANG_UPS, KEYBOARD, KeySignals, die_by, forget
@@ -90,7 +90,7 @@ def record_session(
     recording.start(start, window)
     if begun is not None:
         begun()
-    session = _Direct(child, recording, ends, hide_passwords, on_outage, tell_admin)
+    session = _Direct(child, recording, fds, ends, hide_passwords, on_outage, tell_admin)
     session.lock = lock
     if login_record is None or ends.master < 0:
         return session.run()
@@ -106,6 +106,7 @@ class _Direct:
         self,
         child: Child,
         recording: Log,
+        fds: tuple[int, int, int],
         ends: Ends,
         hide_passwords: bool,
         on_outage: str,
@@ -113,6 +114,7 @@ class _Direct:
     ) -> None:
         self._child = child
         self._recording = recording
+        self._fds = fds
         self._ends = ends
         self._hide_passwords = hide_passwords
         self._end_at_outage = on_outage == "end"
@@ -152,6 +154,7 @@ class _Direct:
         end = self._end_at_once if self._end_at_outage else None
         pump.on_freeze = Outage(self._recording, self._ends.terminal, 2, end, pump.show)
         pump.on_hang_up = self._forget_login
+        pump.on_output_end = self._leave_ended
         pump.watch(self._wake, self._on_signal)
         keyboard, keys = pump.keyboard, None
         if self._raw is not None and keyboard is not None and self._shares_keys:
@@ -189,6 +192,7 @@ class _Direct:
                 status = error.status if isinstance(error, SpawnError) else NOT_EXECUTABLE
                 self._recording.finish({"event": "end", "status": status}, self._told_to_end)
                 raise
+            self._leave_unused()
             self._ends.close_childs()
             for number in early:
                 # A key's are for all of the job, and a shell whose job goes on does so too.
@@ -228,6 +232,16 @@ class _Direct:
                 # The shell saw it all taken; without us its own write would have failed.
                 return Outcome(1)
         return outcome
+
+    def _leave_unused(self) -> None:
+        """Leave what only the shell has to do with."""
+        leave_inherited()
+        if self._ends.child[0] == self._fds[0] >= 0:
+            keep_only(self._pump.in_use() | {*self._fds[1:]} - {-1}, self._fds[:1])
+
+    def _leave_ended(self) -> None:
+        """Who waits for the end of an output that the shell has closed is not to wait for us."""
+        keep_only(self._pump.in_use(), [fd for fd in self._fds if fd >= 0])
 
     def _forget_login(self) -> None:
         """Take the login record back, for which the pty must still be there."""

@@ -63,6 +63,8 @@ _KEPT = 1 << 20
 _HANGUP_GRACE = 5_000_000_000
 # When the shell has ended, a recording that can't be written is waited for no longer.
 _FROZEN_GRACE = 60_000_000_000
+# An output that ends so long before the shell has been closed by it, and did not end with it.
+_CLOSED_BEFORE = 100_000_000
 _LFLAG = 3
 _PROMPT = termios.ECHO | termios.ICANON
 # A hidden password: a star for each character, its further bytes dropped, Enter kept.
@@ -107,6 +109,10 @@ class Pump:
         self.on_freeze: Callable[[bool], None] = _ignore
         # Called while the pty is still there.
         self.on_hang_up: Callable[[], None] = _nothing
+        # Called when the shell and its jobs have closed an output, or its reader has, and the
+        # shell goes on.
+        self.on_output_end: Callable[[], None] = _nothing
+        self._output_ended_at: int | None = None
         self.keyboard: Keyboard | None = None
         if ends.master >= 0:
             screen = Sink(ends.terminal)
@@ -171,6 +177,15 @@ class Pump:
             os.close(fd)
         self._ends.master = self._ends.slave = -1
 
+    def in_use(self) -> set[int]:
+        """The user's descriptors that are still read from or written to."""
+        used = {relay.sink.user_fd for relay in self._outputs if not relay.closed}
+        if self._ends.terminal >= 0:
+            used.add(self._ends.terminal)
+        if self._ends.input is not None and not all(relay.closed for relay in self._inputs):
+            used.add(self._ends.input[0])
+        return used
+
     @property
     def hung_up(self) -> bool:
         return self._hung_up_at is not None
@@ -206,7 +221,7 @@ class Pump:
             if (relay.open or relay.waiting) and self._is_kept(relay)
         }
 
-    def run_rest(self, release: Callable[[set[int]], None] | None = None) -> None:
+    def run_rest(self, release: Callable[[set[int]], object] | None = None) -> None:
         """Pump until the jobs that outlived the shell have closed their pipes, and the pty.
 
         release is told the user's descriptors that are still in use, at first and when
@@ -254,6 +269,10 @@ class Pump:
             if handler is not None:
                 handler(ready)
         self._recording.tick()
+        closed = self._closed_at()
+        if closed is not None and self._recording.now() >= closed:
+            self._output_ended_at = None
+            self.on_output_end()
         if self._withheld and not self._recording.holds:
             self._release()
         if self._recording.full != self._frozen:
@@ -268,11 +287,17 @@ class Pump:
             left = max(0, left // 1_000_000 + 1)
             due = left if due is None else min(due, left)
         look = self.keyboard.due() if self.keyboard is not None and self._ends.master >= 0 else None
-        for until in (self._until(), look):
+        for until in (self._until(), self._closed_at(), look):
             if until is not None:
                 left = max(0, (until - self._recording.now()) // 1_000_000 + 1)
                 due = left if due is None else min(due, left)
         return due
+
+    def _closed_at(self) -> int | None:
+        """When an output that has ended is known to have been closed, while the shell goes on."""
+        if self._output_ended_at is None or self._ended or self._hung_up_at is not None:
+            return None
+        return self._output_ended_at + _CLOSED_BEFORE
 
     def _given_up(self) -> bool:
         until = self._until()
@@ -471,6 +496,8 @@ class Pump:
         relay.drop()
         relay.sink.pending = relay.withheld = b""
         relay.sink.close()
+        if relay.kind == OUTPUT:
+            self._output_ended_at = self._recording.now()
 
 
 def _input_relay(source: int, sink: Sink, held: int) -> Relay:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from ttyscribe.terminal.ends import (
     Ends,
     keep_only,
+    leave_inherited,
     open_ends,
     shut_down,
     standard_descriptors,
@@ -21,6 +22,7 @@ __all__ = [
     "Sink",
     "exec_shell",
     "keep_only",
+    "leave_inherited",
     "open_ends",
     "open_nonblocking",
     "raise_limits",

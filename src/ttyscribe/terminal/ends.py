@@ -163,15 +163,34 @@ def shut_down(fd: int, way: int) -> None:
         sock.detach()
 
 
-def keep_only(used: set[int], fds: Iterable[int]) -> None:
-    """Close those of fds that are not in used: the caller may await their end."""
+def keep_only(used: set[int], fds: Iterable[int]) -> list[int]:
+    """Close those of fds that are not in used, and return them: the caller may await their end.
+
+    /dev/null takes their places.
+    """
+    left = []
     places = {(status.st_dev, status.st_ino) for status in map(os.fstat, used)}
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for fd in fds:
         status = os.fstat(fd)
         if (status.st_dev, status.st_ino) not in places:
             os.dup2(nothing, fd, inheritable=False)
+            left.append(fd)
     os.close(nothing)
+    return left
+
+
+def leave_inherited() -> None:
+    """Close what was open when we were started but the standard descriptors: the shell has it,
+    and who waits for its end waits for the shell."""
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        try:
+            # What we opened ourselves is not for other programs.
+            if fd > 2 and os.get_inheritable(fd):
+                os.close(fd)
+        except OSError:
+            pass  # that of the listing itself
 
 
 def _same(one: int, other: int) -> bool:
