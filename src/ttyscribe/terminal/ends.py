@@ -166,11 +166,14 @@ def shut_down(fd: int, way: int) -> None:
 def keep_only(used: set[int], fds: Iterable[int]) -> list[int]:
     """Close those of fds that are not in used, and return them: the caller may await their end.
 
-    /dev/null takes their places.
+    /dev/null takes their places; where it can't be opened, they stay.
     """
-    left = []
+    left: list[int] = []
     places = {(status.st_dev, status.st_ino) for status in map(os.fstat, used)}
-    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return left
     for fd in fds:
         status = os.fstat(fd)
         if (status.st_dev, status.st_ino) not in places:
@@ -183,7 +186,11 @@ def keep_only(used: set[int], fds: Iterable[int]) -> list[int]:
 def leave_inherited() -> None:
     """Close what was open when we were started but the standard descriptors: the shell has it,
     and who waits for its end waits for the shell."""
-    for name in os.listdir("/proc/self/fd"):
+    try:
+        names = os.listdir("/proc/self/fd")
+    except OSError:
+        return  # no /proc: they are seen to end later
+    for name in names:
         fd = int(name)
         try:
             # What we opened ourselves is not for other programs.
