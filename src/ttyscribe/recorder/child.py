@@ -246,7 +246,12 @@ class Session:
         pump.on_freeze = Outage(recording, ends.terminal, self.fds[2], end, pump.show)
         if pump.keyboard is not None:
             self._terminal = ClientsTerminal(
-                pump.keyboard, ends, self.peer.pid, self._tell, outlived=self._is_outlived
+                pump.keyboard,
+                ends,
+                self.peer.pid,
+                self._tell,
+                outlived=self._is_outlived,
+                command=bool(self.hello.arguments),
             )
         pump.on_output_end = self._leave_ended
         pump.watch(self.connection.fileno(), self._on_client)

@@ -27,7 +27,8 @@ _PID_MAX = 1 << 22
 
 class ClientsTerminal:
     """That of the client with this pid; tell sends it a packet, and is False where that has no
-    room. outlived is whether somebody else has the terminal after the session."""
+    room. outlived is whether somebody else has the terminal after the session, and command
+    whether the shell has one to run."""
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class ClientsTerminal:
         tell: Callable[[bytes], bool],
         *,
         outlived: bool,
+        command: bool,
     ) -> None:
         """Leaves the keyboard until the client has taken the terminal."""
         self._keyboard = keyboard
@@ -45,8 +47,11 @@ class ClientsTerminal:
         self._mode = PtyMode(ends.master)
         self._outlived = outlived
         self._taken = False
+        controlled = job.gives_control(pid)
+        # A key that comes before the pty controls the shell is a signal for nobody. It ends a
+        # command, and waits for it; a shell that reads commands, it would end as well.
+        self._awaits_job = command and controlled
         if job.shares_keys(ends.terminal, pid):
-            controlled = job.gives_control(pid)
             keyboard.keys = SignalKeys(ends.master, controlled, self._use_keys, self._ask_for_keys)
         if outlived:
             # A client that is stopped by a signal can't tell, and another job has the keyboard.
@@ -60,13 +65,17 @@ class ClientsTerminal:
             self._hold_back()
         elif kind == wire.RESUMED:
             self._shown(taken=True, processes=fields[0] == b"1")
-            keyboard.take()
+            if not self._awaits_job:
+                keyboard.take()
         elif kind == wire.BEHIND:
             self._shown(taken=False, processes=False)
             keyboard.leave()
         elif kind == wire.JOB:
             if keyboard.keys is not None:
                 keyboard.keys.begin(wire.within(_PID_MAX, fields[0]))
+            self._awaits_job = False
+            if self._taken:
+                keyboard.take()
         elif kind == wire.TYPED:
             keyboard.type_key(wire.within(signal.NSIG - 1, fields[0]))
         elif kind == wire.SYNC:
