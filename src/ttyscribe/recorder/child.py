@@ -39,7 +39,7 @@ from ttyscribe.terminal import job, keep_only, open_ends, window_of
 from ttyscribe.terminal.spawn import name_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator, Sequence
+    from collections.abc import Callable, Container, Iterator
 
     from ttyscribe.config.views import RecSession
     from ttyscribe.session.pump import Log
@@ -298,7 +298,7 @@ class Session:
             os.close(fd)
         if layout[0] == wire.OWN:
             # Who writes there is to see that the shell has closed it.
-            self._leave([fd for fd in self.fds[1:] if fd >= 0], self.fds[:1])
+            keep_only(set(), self.fds[:1])
         ends.child = [-1, -1, -1]
         self._mark(True)
         if gone:
@@ -306,13 +306,10 @@ class Session:
 
     def _leave_ended(self) -> None:
         """Who waits for the end of an output that the shell has closed is not to wait for us."""
-        left = self._leave([], [fd for fd in self.fds if fd >= 0])
+        left = keep_only(self._pump.in_use(), [fd for fd in self.fds if fd >= 0])
         numbers = "".join(str(number) for number, fd in enumerate(self.fds) if fd in left)
         if numbers:
             self._tell(wire.pack(wire.LEAVE, numbers.encode()))
-
-    def _leave(self, used: Sequence[int], fds: Sequence[int]) -> list[int]:
-        return keep_only(self._pump.in_use() | {*used}, fds)
 
     def _program(self) -> list[str]:
         """What the client is to run in place of the shell: the program, and its arguments."""

@@ -15,7 +15,7 @@ import select
 
 from ttyscribe.errors import SpawnError
 from ttyscribe.recorder import wire
-from ttyscribe.terminal.ends import is_whole
+from ttyscribe.terminal.ends import is_whole, keep_only
 from ttyscribe.terminal.job import (
     gives_control,
     has_terminal,
@@ -82,7 +82,7 @@ def run_recorded(
             os.close(fd)
         if layout[:1] == bytes([wire.OWN]) and not os.isatty(0):
             # Who writes there is to see that the shell has closed it.
-            leave("0")
+            keep_only(set(), [0])
         if waiter:
             session.hand_over(waiter)
         return session.wait()
@@ -201,7 +201,7 @@ class _Session:
         if packet[:1] == wire.MODE and self.raw is not None:
             self.raw.keep(packet[1:])
         if packet[:1] == wire.LEAVE:
-            leave(packet[1:].decode("ascii", "replace"))
+            keep_only(set(), [fd for fd in range(3) if b"%d" % fd in packet])
         if packet[:1] == wire.HELD:
             self._stop()
         if packet[:1] == wire.KEYS and self.raw is not None and self._status is None:
@@ -379,17 +379,6 @@ def _childs(
         else:
             childs.append(fds[number] if what == wire.OWN else -1)
     return (childs[0], childs[1], childs[2]), slave
-
-
-def leave(numbers: str) -> None:
-    """Have /dev/null in the place of these standard descriptors."""
-    for number in numbers:
-        try:
-            nothing = os.open(os.devnull, os.O_RDWR)
-            os.dup2(nothing, int(number))
-            os.close(nothing)
-        except (OSError, ValueError):
-            pass  # it is held open by us then, and its end is seen later
 
 
 def _complain(line: bytes) -> None:

@@ -39,7 +39,8 @@ without NULs, joined by NUL. Descriptors travel with the packet that names them.
     JOB group                          where its pty controls the shell: that starts in this group
                                          of processes there, and while it has the pty, the keys
                                          that send signals are for all of the login's own job (0:
-                                         it may take the pty for itself, which can't be told)
+                                         it may take the pty for itself, which can't be told). A
+                                         command's keyboard is not read before
                                        KEYS keys           the terminal is to send signals for
                                                              these keys (as terminal/raw.py's
                                                              keys_of has them); only where

@@ -237,7 +237,7 @@ class _Direct:
         """Leave what only the shell has to do with."""
         leave_inherited()
         if self._ends.child[0] == self._fds[0] >= 0:
-            keep_only(self._pump.in_use() | {*self._fds[1:]} - {-1}, self._fds[:1])
+            keep_only(set(), self._fds[:1])
 
     def _leave_ended(self) -> None:
         """Who waits for the end of an output that the shell has closed is not to wait for us."""

@@ -177,7 +177,7 @@ def keep_only(used: set[int], fds: Iterable[int]) -> list[int]:
     for fd in fds:
         status = os.fstat(fd)
         if (status.st_dev, status.st_ino) not in places:
-            os.dup2(nothing, fd, inheritable=False)
+            os.dup2(nothing, fd)
             left.append(fd)
     os.close(nothing)
     return left
